@@ -1,0 +1,1 @@
+"""Networks, targets, the trainer, the ensemble."""

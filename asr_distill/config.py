@@ -1,0 +1,172 @@
+"""Typed settings: dataclasses filled from YAML files and `--set key=value`; every wrong key or value is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from asr_distill.errors import UserError, nearest
+from asr_distill.files import read_text
+
+Settings = TypeVar("Settings")
+
+
+def load_settings(cls: type[Settings], files: Iterable[Path] = (), overrides: Sequence[str] = ()) -> Settings:
+    """Build the dataclass `cls` from YAML files (later ones win), then `key.sub=value` overrides.
+
+    A key that is absent keeps its default. Raises UserError for an unknown key (naming the nearest right
+    one), a value of the wrong type, a missing file, or broken YAML.
+    """
+    merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for file in files:
+        tree = _read_yaml(file)
+        _merge(merged, tree)
+        _note_origin(origin, tree, str(file))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set {override}: write it as key=value, for example --set student.width=512")
+        tree = {}
+        cursor = tree
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            cursor = cursor.setdefault(parent, {})
+        try:
+            cursor[leaf] = yaml.safe_load(text) if text else ""
+        except yaml.YAMLError:
+            cursor[leaf] = text
+        _merge(merged, tree)
+        _note_origin(origin, tree, f"--set {override}")
+    return build(cls, merged, origin=origin)
+
+
+def build(cls: type[Settings], tree: Mapping[str, Any], *, origin: Mapping[str, str] | None = None,
+          prefix: str = "") -> Settings:
+    """Fill one (possibly nested) dataclass from plain data, checking keys and types."""
+    origin = origin or {}
+    hints = typing.get_type_hints(cls)
+    fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if key not in fields:
+            raise UserError(f"{_where(origin, path)}unknown setting '{path}'{nearest(key, fields)}; "
+                            f"known here: {', '.join(fields)}")
+        values[key] = _convert(hints[key], value, path, origin)
+    try:
+        return cls(**values)
+    except ValueError as error:  # a dataclass checks its own ranges in __post_init__
+        at = next((origin[p] for p in origin if p.startswith(prefix)), "")
+        raise UserError(f"{at + ': ' if at else ''}{prefix.rstrip('.') or 'settings'}: {error}") from None
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """A dataclass as plain data (paths as text, tuples as lists): what `build` reads back."""
+    return _plain(dataclasses.asdict(settings))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _convert(kind: Any, value: Any, path: str, origin: Mapping[str, str]) -> Any:
+    """`value` as the annotated type `kind`, or a UserError that says what was expected."""
+    def refuse(expected: str) -> UserError:
+        return UserError(f"{_where(origin, path)}setting '{path}' must be {expected}, not {value!r}")
+
+    base = typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise refuse("a group of settings")
+        return build(typing.cast(type, kind), value, origin=origin, prefix=path + ".")
+    if base is Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            raise refuse(f"one of {', '.join(map(str, choices))}{nearest(str(value), map(str, choices))}")
+        return value
+    if base in (typing.Union, types.UnionType):
+        options = typing.get_args(kind)
+        if value is None and type(None) in options:
+            return None
+        return _convert(next(o for o in options if o is not type(None)), value, path, origin)
+    if base in (tuple, list):
+        if not isinstance(value, (list, tuple)):
+            raise refuse("a list")
+        item = typing.get_args(kind)[0]
+        return base(_convert(item, element, f"{path}[{i}]", origin) for i, element in enumerate(value))
+    if base is dict:
+        if not isinstance(value, Mapping):
+            raise refuse("a mapping")
+        item = typing.get_args(kind)[1]
+        return {str(k): _convert(item, element, f"{path}.{k}", origin) for k, element in value.items()}
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise refuse("true or false")
+        return value
+    if kind is float:
+        # YAML reads 1e-3 as text; a person means the number.
+        try:
+            if isinstance(value, bool):
+                raise ValueError
+            return float(value)
+        except (TypeError, ValueError):
+            raise refuse("a number") from None
+    if kind is int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise refuse("a whole number")
+        return value
+    if kind is Path:
+        if not isinstance(value, (str, Path)):
+            raise refuse("a path")
+        return Path(value).expanduser()
+    if kind is str:
+        if isinstance(value, (dict, list)) or value is None:
+            raise refuse("text")
+        return str(value)
+    raise TypeError(f"setting '{path}': no rule for the annotation {kind}")
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(read_text(file))
+    except yaml.YAMLError as error:
+        raise UserError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{file}: expected `key: value` lines at the top level")
+    return tree
+
+
+def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> None:
+    for key, value in update.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _note_origin(origin: dict[str, str], tree: Mapping[str, Any], source: str, prefix: str = "") -> None:
+    for key, value in tree.items():
+        origin[f"{prefix}{key}"] = source
+        if isinstance(value, Mapping):
+            _note_origin(origin, value, source, f"{prefix}{key}.")
+
+
+def _where(origin: Mapping[str, str], path: str) -> str:
+    while path:
+        if path in origin:
+            return f"{origin[path]}: "
+        path = path.rpartition(".")[0]
+    return ""

@@ -1,0 +1,1 @@
+"""Audio and transcripts to validated lhotse manifests."""

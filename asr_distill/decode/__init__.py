@@ -1,0 +1,1 @@
+"""Log-likelihoods to words: HCLG, beam search, scoring."""

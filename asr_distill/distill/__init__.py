@@ -1,0 +1,1 @@
+"""Ensemble posteriors to soft targets; losses; the student."""

@@ -1,0 +1,1 @@
+"""A student to the forms that users deploy."""

@@ -1,0 +1,1 @@
+"""Waveforms to log-mel frames, batched on the device; CMVN; the frame store."""

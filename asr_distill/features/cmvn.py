@@ -1,0 +1,92 @@
+"""Cepstral (here: log-mel) mean and variance normalisation, in the forms that training and deployment need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+CmvnKind = Literal["speaker", "global", "online"]
+
+
+@dataclass(frozen=True)
+class CmvnStats:
+    """Frame count, sum and sum of squares per coefficient, float64 (Kaldi's compute-cmvn-stats)."""
+
+    count: float
+    total: np.ndarray  # (coefficients,)
+    squares: np.ndarray  # (coefficients,)
+
+    @staticmethod
+    def of(frames: np.ndarray) -> CmvnStats:
+        """Statistics of frames (frames, coefficients)."""
+        frames = np.asarray(frames, np.float64)
+        return CmvnStats(float(len(frames)), frames.sum(0), np.square(frames).sum(0))
+
+    def __add__(self, other: CmvnStats) -> CmvnStats:
+        return CmvnStats(self.count + other.count, self.total + other.total, self.squares + other.squares)
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.total / self.count
+
+    @property
+    def std(self) -> np.ndarray:
+        return np.sqrt(np.maximum(self.squares / self.count - self.mean**2, 1e-10))
+
+
+@dataclass(frozen=True)
+class UtteranceFeatures:
+    """Raw log-mel frames of one utterance, float32 (frames, coefficients), and its speaker's statistics."""
+
+    raw: torch.Tensor
+    speaker: CmvnStats | None = None
+
+
+@dataclass(frozen=True)
+class Cmvn:
+    """One form of normalisation; a model carries the one that it was trained with.
+
+    speaker: mean and variance of all the speaker's frames (Kaldi's apply-cmvn --norm-vars=true); needs `speaker` statistics;
+    global:  mean and variance of the training set: folds into the first affine layer;
+    online:  a causal sliding mean over the last `window` frames, topped up by up to `prior_frames` of the
+             training set's mean while fewer were heard (Kaldi's online-cmvn), and the training set's variance.
+    """
+
+    kind: CmvnKind
+    train: CmvnStats  # statistics of the whole training set
+    window: int = 600
+    prior_frames: int = 200
+
+    def apply(self, utterance: UtteranceFeatures) -> torch.Tensor:
+        """Normalised frames, float32 (frames, coefficients), on the device of `utterance.raw`.
+
+        Raises ValueError where kind is speaker and the utterance has no speaker statistics.
+        """
+        raw = utterance.raw.float()
+        if self.kind == "speaker":
+            if utterance.speaker is None:
+                raise ValueError("CMVN of kind 'speaker' needs the speaker's statistics")
+            return (raw - _row(utterance.speaker.mean, raw)) / _row(utterance.speaker.std, raw)
+        std = _row(self.train.std, raw)
+        if self.kind == "global":
+            return (raw - _row(self.train.mean, raw)) / std
+        return (raw - self.online_mean(raw)) / std
+
+    def online_mean(self, raw: torch.Tensor) -> torch.Tensor:
+        """Causal mean at every frame (frames, coefficients)."""
+        length = len(raw)
+        # float64: a float32 running sum drifts over an hour of audio
+        sums = torch.cat([raw.new_zeros(1, raw.shape[1], dtype=torch.float64), raw.double().cumsum(0)])
+        end = torch.arange(1, length + 1, device=raw.device)
+        begin = (end - self.window).clamp(min=0)
+        heard = (end - begin).double().unsqueeze(1)  # (frames, 1)
+        prior = (self.window - heard).clamp(max=float(self.prior_frames))
+        mean = (sums[end] - sums[begin] + prior * _row(self.train.mean, raw).double()) / (heard + prior)
+        return mean.float()
+
+
+def _row(values: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    return torch.as_tensor(values, dtype=torch.float32, device=like.device).unsqueeze(0)

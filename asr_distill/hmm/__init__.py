@@ -1,0 +1,1 @@
+"""Topology, flat start, tree and alignments."""

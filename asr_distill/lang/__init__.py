@@ -1,0 +1,1 @@
+"""Words and text to lexicon, n-gram language model, L and G."""

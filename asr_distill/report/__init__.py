@@ -1,0 +1,1 @@
+"""Everything measured to tables and plots."""
