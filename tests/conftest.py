@@ -1,0 +1,35 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Small tensors: threads cost more than they give, and two test runs may share a machine."""
+    torch.set_num_threads(1)
+    logging.getLogger("asr_distill").setLevel(logging.WARNING)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data beside the checkout (present in CI)."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the folder {SHARED} (real LibriSpeech, lexicon, language model)")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def librispeech(shared: Path) -> Path:
+    """The slice of real LibriSpeech in its own layout."""
+    root = shared / "librispeech" / "LibriSpeech"
+    if not root.is_dir():
+        pytest.skip(f"needs {root}")
+    return root
