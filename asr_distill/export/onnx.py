@@ -1,0 +1,152 @@
+"""An acoustic model as one ONNX graph: raw log-mel frames in, pdf log-likelihoods out.
+
+Normalisation, splicing with repeated edge frames, network, log-softmax and division by the priors are all
+inside, so that any runtime gets what `AcousticModel.log_likelihoods` gives.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from pathlib import Path
+from typing import Any, Protocol
+
+import onnx
+import torch
+from torch import nn
+
+from asr_distill import __version__
+from asr_distill.errors import UserError
+from asr_distill.features.cmvn import Cmvn
+from asr_distill.files import atomic_path
+
+OPSET = 13  # with IR 8: what the deployed runtimes read (sherpa-onnx, onnxruntime from 1.10)
+IR_VERSION = 8
+INPUT, OUTPUT = "features", "log_likelihoods"
+
+
+class ExportableModel(Protocol):
+    """What the graph is made from: an acoustic.model.AcousticModel."""
+
+    network: Any  # .left, .right, forward(windows (batch, left+1+right, coefficients)) -> logits (batch, pdfs)
+    cmvn: Cmvn
+    log_priors: torch.Tensor  # (pdfs,)
+
+
+class EmissionGraph(nn.Module):
+    """(batch, frames, coefficients) raw log-mel -> (batch, frames, pdfs) log posterior minus log prior."""
+
+    log_priors: torch.Tensor
+
+    def __init__(self, model: ExportableModel):
+        super().__init__()
+        self.network = copy.deepcopy(model.network).cpu().float().eval()
+        self.left, self.right = int(model.network.left), int(model.network.right)
+        self.normalise: nn.Module = nn.Identity()
+        cmvn = model.cmvn
+        if cmvn.kind == "online":
+            self.normalise = OnlineCmvn(cmvn)
+        elif not fold_cmvn(self.network, cmvn, self.left + 1 + self.right):
+            self.normalise = GlobalCmvn(cmvn)
+        self.register_buffer("log_priors", torch.as_tensor(model.log_priors).detach().cpu().float().clone())
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        batch, length, coefficients = frames.shape
+        width = self.left + 1 + self.right
+        frames = self.normalise(frames)
+        centre = torch.arange(length, device=frames.device).unsqueeze(1)  # (frames, 1)
+        index = centre + torch.arange(-self.left, self.right + 1, device=frames.device)  # (frames, width)
+        index = torch.minimum(index.clamp(min=0), centre[-1:])  # edges: the first or last frame repeated
+        windows = frames.index_select(1, index.reshape(-1))  # (batch, frames * width, coefficients)
+        logits = self.network(windows.reshape(-1, width, coefficients))  # (batch * frames, pdfs)
+        log_likelihoods = torch.log_softmax(logits, dim=-1) - self.log_priors
+        return log_likelihoods.reshape(batch, -1, log_likelihoods.shape[-1])
+
+
+class GlobalCmvn(nn.Module):
+    """Mean and variance of the training set."""
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, cmvn: Cmvn):
+        super().__init__()
+        self.register_buffer("mean", torch.as_tensor(cmvn.train.mean))
+        self.register_buffer("scale", torch.as_tensor(1.0 / cmvn.train.std).float())
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return (frames - self.mean.float()) * self.scale
+
+
+class OnlineCmvn(GlobalCmvn):
+    """Cmvn.online_mean for a batch: the causal sliding mean, as a float64 running sum read at two places."""
+
+    def __init__(self, cmvn: Cmvn):
+        super().__init__(cmvn)
+        self.window, self.prior_frames = cmvn.window, cmvn.prior_frames
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        sums = frames.double().cumsum(1)  # (batch, frames, coefficients), sums[t] of frames 0..t
+        sums = torch.cat([torch.zeros_like(sums[:, :1]), sums], dim=1)
+        end = torch.arange(1, sums.shape[1], device=frames.device)
+        begin = (end - self.window).clamp(min=0)
+        heard = (end - begin).double().unsqueeze(1)  # (frames, 1)
+        prior = (self.window - heard).clamp(max=float(self.prior_frames))
+        total = sums.index_select(1, end) - sums.index_select(1, begin) + prior * self.mean
+        return (frames - (total / (heard + prior)).float()) * self.scale
+
+
+def fold_cmvn(network: nn.Module, cmvn: Cmvn, width: int) -> bool:
+    """Fold (x - mean) / std into the network's first affine layer, in place: W / std, b - (W / std) mean.
+
+    Returns False, with the network as it was, where its first layer is no affine map of the spliced window.
+    """
+    first = next((module for module in network.modules() if list(module.parameters(recurse=False))), None)
+    coefficients = len(cmvn.train.mean)
+    if not isinstance(first, nn.Linear) or first.in_features != width * coefficients or first.bias is None:
+        return False
+    mean = torch.as_tensor(cmvn.train.mean).repeat(width)  # (width * coefficients,)
+    std = torch.as_tensor(cmvn.train.std).repeat(width)
+    probe = torch.randn(8, width, coefficients, generator=torch.Generator().manual_seed(0))
+    raw = (probe.double() * std[:coefficients] + mean[:coefficients]).float()
+    with torch.no_grad():
+        wanted = network(probe)
+        weight, bias = first.weight.clone(), first.bias.clone()
+        folded = weight.double() / std
+        first.weight.copy_(folded)
+        first.bias.copy_(bias.double() - folded @ mean)
+        if torch.allclose(network(raw), wanted, rtol=1e-3, atol=1e-3):
+            return True
+        first.weight.copy_(weight)  # something without parameters stands before that layer
+        first.bias.copy_(bias)
+    return False
+
+
+def export_onnx(model: ExportableModel, path: Path, metadata: dict[str, Any] | None = None) -> None:
+    """Write `path`: `features` (batch, frames, coefficients) -> `log_likelihoods` (batch, frames, pdfs).
+
+    `metadata` is added to the file's own. Raises UserError for a model whose CMVN needs the speaker.
+    """
+    if model.cmvn.kind == "speaker":
+        raise UserError("this model normalises by speaker (CMVN kind 'speaker'), and a deployed recogniser does "
+                        "not know the speaker: train the student with CMVN kind 'global' or 'online'")
+    graph = EmissionGraph(model).eval()
+    coefficients = len(model.cmvn.train.mean)
+    example = torch.zeros(2, graph.left + graph.right + 3, coefficients)
+    facts = {"num_pdfs": len(graph.log_priors), "num_coefficients": coefficients, "left": graph.left,
+             "right": graph.right, "cmvn": model.cmvn.kind, **(metadata or {})}
+    with atomic_path(path) as temporary:
+        with warnings.catch_warnings(), torch.no_grad():
+            # the successor of this exporter needs onnxscript and writes opset 18 or later
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            torch.onnx.export(graph, (example,), str(temporary), opset_version=OPSET, dynamo=False,
+                              input_names=[INPUT], output_names=[OUTPUT],
+                              dynamic_axes={name: {0: "batch", 1: "frames"} for name in (INPUT, OUTPUT)})
+        proto = onnx.load(temporary)
+        proto.ir_version = IR_VERSION
+        proto.producer_name, proto.producer_version = "asr_distill", __version__
+        onnx.helper.set_model_props(proto, {key: value if isinstance(value, str) else json.dumps(value)
+                                            for key, value in facts.items()})
+        onnx.checker.check_model(proto)
+        onnx.save(proto, temporary)

@@ -1,0 +1,55 @@
+"""An exported network as an emission model, through onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+from asr_distill.errors import UserError
+from asr_distill.features.cmvn import UtteranceFeatures
+
+NETWORK_FILE = "network.onnx"
+
+
+class OnnxModel:
+    """EmissionModel of `network.onnx` (or of the bundle that holds it).
+
+    Raises UserError where the file is missing, damaged or not a network of this program.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1):
+        path = Path(path)
+        self.path = path / NETWORK_FILE if path.is_dir() else path
+        if not self.path.is_file():
+            raise UserError(f"{self.path}: no such file; export the student first")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(str(self.path), options, ["CPUExecutionProvider"])
+            facts = self.session.get_modelmeta().custom_metadata_map
+            self._num_pdfs, self.num_coefficients = int(facts["num_pdfs"]), int(facts["num_coefficients"])
+            self.left, self.right = int(facts["left"]), int(facts["right"])
+        except KeyError:
+            raise UserError(f"{self.path}: an ONNX file, but not one that this program exported") from None
+        except Exception as error:  # onnxruntime's exceptions share no other base class
+            raise UserError(f"{self.path}: not a readable ONNX network "
+                            f"({str(error).splitlines()[0][:160]}); export it again") from None
+
+    @property
+    def num_pdfs(self) -> int:
+        return self._num_pdfs
+
+    def log_likelihoods(self, utterance: UtteranceFeatures) -> torch.Tensor:
+        """log posterior minus log prior, float32 (frames, pdfs), on the CPU. The speaker is not used."""
+        raw = utterance.raw.detach().cpu().float().contiguous().numpy()  # (frames, coefficients)
+        if raw.ndim != 2 or raw.shape[1] != self.num_coefficients:
+            raise UserError(f"{self.path}: takes {self.num_coefficients} coefficients a frame, "
+                            f"not frames of shape {tuple(raw.shape[1:])}")
+        if len(raw) == 0:
+            return torch.zeros(0, self.num_pdfs)
+        output: np.ndarray = self.session.run(None, {"features": raw[np.newaxis]})[0]
+        return torch.from_numpy(output[0])
