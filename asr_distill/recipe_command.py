@@ -1,0 +1,81 @@
+"""The command line of a recipe: `python recipes/NAME/run.py ...` and `asr-distill run NAME ...` are the same."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from asr_distill.command import guarded
+from asr_distill.config import load_settings
+from asr_distill.device import device_of
+from asr_distill.errors import UserError, nearest
+from asr_distill.logs import to_terminal
+from asr_distill.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--list", action="store_true", help="list the stages and exit")
+    parser.add_argument("--stage", default="1", metavar="N", help="first stage to run (number or name)")
+    parser.add_argument("--stop-stage", default=None, metavar="N", help="last stage to run (number or name)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
+                        help="change a setting, for example student.network.width=512 (repeatable)")
+    parser.add_argument("--conf", action="append", default=[], type=Path, metavar="FILE",
+                        help="settings file read after the recipe's own (repeatable)")
+    parser.add_argument("--exp-dir", type=Path, default=None, metavar="DIR",
+                        help="where results go (default exp/RECIPE)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
+    parser.add_argument("--force", action="store_true", help="run the chosen stages even if nothing changed")
+
+
+def run(recipe: Recipe, arguments: argparse.Namespace) -> int:
+    """Run a recipe's stages as the arguments say."""
+    if arguments.list:
+        print(recipe.listing())
+        return 0
+    to_terminal()
+    settings: Any = load_settings(recipe.settings_class, [recipe.conf, *arguments.conf], arguments.overrides)
+    first = recipe.number(arguments.stage)
+    last = recipe.number(arguments.stop_stage) if arguments.stop_stage else len(recipe.stages)
+    if first > last:
+        raise UserError(f"--stage {arguments.stage} comes after --stop-stage {arguments.stop_stage}")
+    exp = arguments.exp_dir or Path("exp") / recipe.name
+    recipe.run(settings, exp, device_of(arguments.device), first=first, last=last, force=arguments.force)
+    return 0
+
+
+def main(recipe: Recipe, argv: list[str] | None = None) -> int:
+    """Entry point of a recipe's run.py; returns the exit code."""
+    parser = argparse.ArgumentParser(prog=f"recipes/{recipe.name}/run.py",
+                                     description=(sys.modules["__main__"].__doc__ or "").strip(),
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    return guarded(lambda parsed: run(recipe, parsed), arguments)
+
+
+def find_recipes() -> dict[str, Path]:
+    """Recipe name -> run.py, from ./recipes and from the checkout that this package is installed from."""
+    found: dict[str, Path] = {}
+    for folder in (ROOT / "recipes", Path.cwd() / "recipes"):
+        for script in sorted(folder.glob("*/run.py")):
+            found[script.parent.name] = script
+    return found
+
+
+def load_recipe(name: str) -> Recipe:
+    """The Recipe of recipes/NAME/run.py (or of a given run.py). Raises UserError where there is none."""
+    known = find_recipes()
+    script = Path(name) if name.endswith(".py") else known.get(name)
+    if script is None or not script.is_file():
+        raise UserError(f"no recipe '{name}'{nearest(name, known)}; known: {', '.join(known) or 'none'} "
+                        "(recipes live in the folder recipes/ of a checkout; run from there)")
+    spec = importlib.util.spec_from_file_location(f"asr_distill_recipe_{script.parent.name}", script)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.recipe

@@ -1,0 +1,16 @@
+"""`asr-distill run RECIPE ...`."""
+
+from __future__ import annotations
+
+import argparse
+
+from asr_distill import recipe_command
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="a name of `asr-distill recipes`, or the path of a run.py")
+    recipe_command.add_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return recipe_command.run(recipe_command.load_recipe(arguments.recipe), arguments)

@@ -1,0 +1,229 @@
+"""The recipe runner: skip, rerun with a reason, resume after kill -9, one run at a time, movable folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr_distill.config import load_settings
+from asr_distill.errors import UserError
+from asr_distill.lock import exclusive
+from asr_distill.recipe import Recipe, StageRun, stage
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Data:
+    dir: Path | None = None
+    size: int = 3
+
+
+@dataclass(frozen=True)
+class Train:
+    epochs: int = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    data: Data = Data()
+    train: Train = Train()
+
+
+@stage(settings=["data"])
+def corpus(run: StageRun) -> dict:
+    """Make numbers."""
+    (run.out / "numbers.json").write_text(json.dumps(list(range(run.settings.data.size))))
+    return {"count": run.settings.data.size}
+
+
+@stage(settings=["train"], reads=["corpus"], resumable=True)
+def teach(run: StageRun) -> dict:
+    """Add them up."""
+    (run.out / "attempts").open("a").write("x")
+    numbers = json.loads((run.input("corpus") / "numbers.json").read_text())
+    return {"sum": sum(numbers) * run.settings.train.epochs, "attempts": len((run.out / "attempts").read_text())}
+
+
+@stage(reads=["teach"])
+def report(run: StageRun) -> dict:
+    """Say it."""
+    return {"said": run.figures("teach")["sum"]}
+
+
+def _recipe(*stages: object) -> Recipe:
+    return Recipe("toy", Settings, Path("absent.yaml"), stages or [corpus, teach, report])  # type: ignore[arg-type]
+
+
+def _settings(*overrides: str) -> Settings:
+    return load_settings(Settings, [], list(overrides))
+
+
+def _times(exp: Path) -> dict[str, str]:
+    return {path.parent.name: json.loads(path.read_text())["started"] + str(path.stat().st_mtime_ns)
+            for path in sorted(exp.glob("*/stage.json"))}
+
+
+def test_second_run_does_nothing_and_a_change_reruns_only_what_depends_on_it(tmp_path: Path) -> None:
+    exp = tmp_path / "exp"
+    _recipe().run(_settings(), exp, CPU)
+    before = _times(exp)
+    assert list(before) == ["01_corpus", "02_teach", "03_report"]
+    _recipe().run(_settings(), exp, CPU)
+    assert _times(exp) == before
+    _recipe().run(_settings("train.epochs=2"), exp, CPU)
+    after = _times(exp)
+    assert after["01_corpus"] == before["01_corpus"]
+    assert after["02_teach"] != before["02_teach"] and after["03_report"] != before["03_report"]
+    assert json.loads((exp / "03_report/stage.json").read_text())["figures"] == {"said": 6}
+    assert "setting train.epochs changed (1 -> 2)" in (exp / "02_teach/log.txt").read_text()
+    assert "stage teach changed" in (exp / "03_report/log.txt").read_text()
+
+
+def test_paths_count_by_content_so_a_moved_corpus_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.flac").write_bytes(b"123")
+    exp = tmp_path / "exp"
+    _recipe().run(_settings(f"data.dir={tmp_path / 'a'}"), exp, CPU)
+    before = _times(exp)
+    (tmp_path / "a").rename(tmp_path / "b")
+    exp.rename(tmp_path / "moved")
+    _recipe().run(_settings(f"data.dir={tmp_path / 'b'}"), tmp_path / "moved", CPU)
+    assert _times(tmp_path / "moved") == before
+    (tmp_path / "b" / "x.flac").write_bytes(b"1234")
+    _recipe().run(_settings(f"data.dir={tmp_path / 'b'}"), tmp_path / "moved", CPU)
+    assert _times(tmp_path / "moved")["01_corpus"] != before["01_corpus"]
+
+
+def test_missing_path_names_the_setting(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere: no such file or folder .*--set data\.dir=PATH"):
+        _recipe().run(_settings(f"data.dir={tmp_path / 'nowhere'}"), tmp_path / "exp", CPU)
+
+
+def test_a_stage_range_and_its_missing_needs(tmp_path: Path) -> None:
+    recipe = _recipe()
+    with pytest.raises(UserError, match=r"stage 1 \(corpus\) is needed first: not done yet"):
+        recipe.run(_settings(), tmp_path, CPU, first=2)
+    recipe.run(_settings(), tmp_path, CPU, last=1)
+    assert list(_times(tmp_path)) == ["01_corpus"]
+    recipe.run(_settings(), tmp_path, CPU, first=2, last=2)
+    first = _times(tmp_path)
+    recipe.run(_settings(), tmp_path, CPU, first=2, last=2, force=True)
+    assert _times(tmp_path)["02_teach"] != first["02_teach"]
+    assert recipe.number("teach") == 2 and recipe.number("3") == 3
+    with pytest.raises(UserError, match=r"no stage 'teech'.*did you mean 'teach'"):
+        recipe.number("teech")
+
+
+def test_a_failed_stage_leaves_no_directory_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    @stage(reads=["corpus"], settings=["train"], resumable=True, name="teach")
+    def fails(run: StageRun) -> dict:
+        """Fail."""
+        (run.out / "attempts").open("a").write("x")
+        raise UserError("x.flac: truncated")
+
+    with pytest.raises(UserError, match="truncated"):
+        _recipe(corpus, fails).run(_settings(), tmp_path, CPU)
+    assert not (tmp_path / "02_teach").exists()
+    _recipe().run(_settings(), tmp_path, CPU)
+    assert json.loads((tmp_path / "02_teach/stage.json").read_text())["figures"]["attempts"] == 2
+    # with other settings the leftovers are of no use
+    with pytest.raises(UserError):
+        _recipe(corpus, fails).run(_settings("train.epochs=2"), tmp_path, CPU)
+    _recipe().run(_settings("train.epochs=3"), tmp_path, CPU)
+    assert json.loads((tmp_path / "02_teach/stage.json").read_text())["figures"]["attempts"] == 1
+
+
+def test_killed_between_work_and_rename(tmp_path: Path) -> None:
+    _recipe().run(_settings(), tmp_path, CPU)
+    before = _times(tmp_path)
+    (tmp_path / "02_teach").rename(tmp_path / "02_teach.partial")
+    _recipe().run(_settings(), tmp_path, CPU)
+    assert _times(tmp_path) == before
+
+
+def test_undeclared_settings_and_inputs_cannot_be_reached(tmp_path: Path) -> None:
+    @stage(settings=["train"])
+    def sly(run: StageRun) -> dict:
+        """Peek."""
+        return {"x": run.settings.data.size}
+
+    with pytest.raises(AttributeError, match="does not declare that it uses the settings 'data'"):
+        _recipe(sly).run(_settings(), tmp_path, CPU)
+
+    @stage()
+    def greedy(run: StageRun) -> dict:
+        """Grab."""
+        return {"x": run.input("corpus")}
+
+    with pytest.raises(KeyError, match="does not declare that it reads 'corpus'"):
+        _recipe(corpus, greedy).run(_settings(), tmp_path, CPU)
+    with pytest.raises(ValueError, match="does not come before"):
+        _recipe(teach, corpus)
+
+
+def test_two_runs_on_one_folder_cannot_clash(tmp_path: Path) -> None:
+    with exclusive(tmp_path), pytest.raises(UserError, match=f"another run .process {os.getpid()}. is at work"):
+        _recipe().run(_settings(), tmp_path, CPU)
+    _recipe().run(_settings(), tmp_path, CPU)
+
+
+SCRIPT = """
+    import sys, time
+    sys.path.insert(0, {tests!r})
+    from dataclasses import dataclass
+    from pathlib import Path
+    from asr_distill.recipe import Recipe, stage
+    from asr_distill.recipe_command import main
+
+    @dataclass(frozen=True)
+    class Settings:
+        pass
+
+    @stage(resumable=True)
+    def slow(run):
+        '''Ten steps.'''
+        for step in range(10):
+            path = run.out / f"step{{step}}"
+            if not path.exists():
+                path.touch()
+                (run.out / "made").open("a").write(str(step))
+                time.sleep(0.15)
+        return {{"made": (run.out / "made").read_text()}}
+
+    recipe = Recipe("slow", Settings, Path({conf!r}), [slow])
+    sys.exit(main(recipe))
+"""
+
+
+def test_kill_9_then_the_same_command_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "conf.yaml").write_text("")
+    script = tmp_path / "run.py"
+    script.write_text(textwrap.dedent(SCRIPT.format(tests=str(Path(__file__).parents[1]),
+                                                    conf=str(tmp_path / "conf.yaml"))))
+    command = [sys.executable, str(script), "--exp-dir", str(tmp_path / "exp"), "--device", "cpu"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    while not (tmp_path / "exp/01_slow.partial/step2").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "exp/01_slow").exists()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "going on where it was interrupted" in done.stderr
+    assert json.loads((tmp_path / "exp/01_slow/stage.json").read_text())["figures"] == {"made": "0123456789"}
+    listing = subprocess.run([*command, "--list"], capture_output=True, text=True, check=True)
+    assert listing.stdout == "  1  slow  Ten steps.\n"
+    wrong = subprocess.run([*command, "--set", "x=1"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 1
+    assert wrong.stderr.count("\n") == 1 and "unknown setting 'x'" in wrong.stderr
