@@ -29,7 +29,7 @@ INPUT, OUTPUT = "features", "log_likelihoods"
 class ExportableModel(Protocol):
     """What the graph is made from: an acoustic.model.AcousticModel."""
 
-    network: Any  # .left, .right, forward(windows (batch, left+1+right, coefficients)) -> logits (batch, pdfs)
+    network: Any  # .left, .right, forward(windows (batch, left+1+right, coefficients)) -> (batch, pdfs)
     cmvn: Cmvn
     log_priors: torch.Tensor  # (pdfs,)
 
@@ -129,8 +129,8 @@ def export_onnx(model: ExportableModel, path: Path, metadata: dict[str, Any] | N
     `metadata` is added to the file's own. Raises UserError for a model whose CMVN needs the speaker.
     """
     if model.cmvn.kind == "speaker":
-        raise UserError("this model normalises by speaker (CMVN kind 'speaker'), and a deployed recogniser does "
-                        "not know the speaker: train the student with CMVN kind 'global' or 'online'")
+        raise UserError("this model normalises by speaker (CMVN kind 'speaker'), and a deployed recogniser "
+                        "does not know the speaker: train the student with CMVN kind 'global' or 'online'")
     graph = EmissionGraph(model).eval()
     coefficients = len(model.cmvn.train.mean)
     example = torch.zeros(2, graph.left + graph.right + 3, coefficients)

@@ -10,8 +10,8 @@
 ```
 
 Units: WER, its bounds (95 % bootstrap interval) and frame accuracy in percent; cross-entropy in nats a frame;
-rtf is seconds of work a second of audio; `wer_difference` is WER(a) - WER(b) in percent points and p its paired
-test. A figure that was not measured is null (the seven of the word error rate together). A task without words
+rtf in seconds of work a second of audio; `wer_difference` is WER(a) - WER(b) in percent points and p its
+paired test. A figure that was not measured is null (the seven of the word error rate together). A task without words
 (MNIST) writes {"frame_accuracy", "cross_entropy", "errors", "rtf"}: "errors" in place of all about words.
 """
 
