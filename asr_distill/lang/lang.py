@@ -1,0 +1,122 @@
+"""A prepared language directory: symbols, lexicon, L, and G once a language model is added.
+
+    lexiconp.txt   word, probability, phones           phones.txt, words.txt   symbol tables (name id)
+    L.fst          phones -> words, for alignment      L_disambig.fst          the same with #0, #1 ..., for graphs
+    lang.json      settings                            G.fst, grammar.json     word n-grams (add_grammar)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr_distill.errors import UserError
+from asr_distill.files import atomic_path, read_json, read_text, write_json, write_text
+from asr_distill.kaldi import kaldifst
+from asr_distill.lang.grammar import GrammarFigures, grammar_fst
+from asr_distill.lang.lexicon import SILENCE_PHONE, SPOKEN_NOISE_PHONE, UNKNOWN_WORD, Lexicon
+from asr_distill.lang.lexicon_fst import disambiguated, entries_of, lexicon_fst
+
+__all__ = ["SILENCE_PHONE", "SPOKEN_NOISE_PHONE", "UNKNOWN_WORD", "Lang", "LangConfig", "add_grammar",
+           "prepare_lang"]
+
+EPSILON = "<eps>"
+
+
+@dataclass(frozen=True)
+class LangConfig:
+    """Settings of the language directory."""
+
+    silence_probability: float = 0.5  # of silence before the first word and after each word
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.silence_probability < 1:
+            raise ValueError(f"silence_probability must be within [0, 1), not {self.silence_probability}")
+
+
+class Lang:
+    """Opens a directory that `prepare_lang` wrote."""
+
+    def __init__(self, directory: Path):
+        """Raises UserError where it is incomplete."""
+        self.directory = directory
+        self.lexicon = Lexicon.read(directory / "lexiconp.txt", probabilities=True, strip_stress=False)
+        symbols = _read_symbols(directory / "phones.txt")
+        self.phones: tuple[str, ...] = tuple(s for s in symbols[1:] if not s.startswith("#"))  # id = index + 1
+        self.disambig: tuple[int, ...] = tuple(i for i, s in enumerate(symbols) if s.startswith("#"))  # phone ids
+        self.words: tuple[str, ...] = _read_symbols(directory / "words.txt")  # id = index; words[0] is <eps>
+        self.silence_probability: float = float(read_json(directory / "lang.json")["silence_probability"])
+        self.phone_ids = {phone: index for index, phone in enumerate(self.phones, 1)}
+        self.word_ids = {word: index for index, word in enumerate(self.words)}
+
+    def word_or_unknown(self, word: str) -> str:
+        """The word itself where the lexicon has it, else `<UNK>`."""
+        return word if word in self.lexicon else UNKNOWN_WORD
+
+    def fst(self, name: str) -> kaldifst.StdVectorFst:
+        """L, L_disambig or G. Raises UserError where it is missing."""
+        path = self.directory / f"{name}.fst"
+        if not path.is_file():
+            mend = "add a language model first (add_grammar)" if name == "G" else "prepare the directory again"
+            raise UserError(f"{path}: no such file; {mend}")
+        return kaldifst.StdVectorFst.read(str(path))
+
+
+def prepare_lang(lexicon: Lexicon, out: Path, config: LangConfig = LangConfig(), *,
+                 arpa: Path | None = None) -> Lang:
+    """Write a language directory (and G where `arpa` is given) and open it."""
+    out.mkdir(parents=True, exist_ok=True)
+    lexicon.write(out / "lexiconp.txt", probabilities=True)
+    entries = entries_of(lexicon)
+    marked, last = disambiguated(entries)
+    silence_disambig = f"#{last + 1}"  # after optional silence
+    special = (SILENCE_PHONE, SPOKEN_NOISE_PHONE)
+    phones = [EPSILON, *special, *(p for p in lexicon.phones() if p not in special),
+              *(f"#{number}" for number in range(last + 2))]
+    words = [EPSILON, *sorted(lexicon.words), "#0", "<s>", "</s>"]
+    phone_ids = {phone: index for index, phone in enumerate(phones)}
+    word_ids = {word: index for index, word in enumerate(words)}
+    _write_symbols(out / "phones.txt", phones)
+    _write_symbols(out / "words.txt", words)
+    write_fst(lexicon_fst(entries, phone_ids, word_ids, silence_probability=config.silence_probability),
+              out / "L.fst")
+    write_fst(lexicon_fst(marked, phone_ids, word_ids, silence_probability=config.silence_probability,
+                          silence_disambig=silence_disambig), out / "L_disambig.fst")
+    write_json(out / "lang.json", dataclasses.asdict(config))
+    lang = Lang(out)
+    if arpa is not None:
+        add_grammar(lang, arpa)
+    return lang
+
+
+def add_grammar(lang: Lang, arpa: Path) -> GrammarFigures:
+    """Write G.fst (and grammar.json) into a language directory; n-grams with words outside its lexicon are dropped."""
+    fst, figures = grammar_fst(arpa, lang.lexicon, lang.directory / "words.txt")
+    write_fst(fst, lang.directory / "G.fst")
+    write_json(lang.directory / "grammar.json", dataclasses.asdict(figures))
+    return figures
+
+
+def write_fst(fst: kaldifst.StdVectorFst, path: Path) -> None:
+    """Raises UserError where the disk is full."""
+    with atomic_path(path) as temporary:
+        if not fst.write(str(temporary)):
+            raise UserError(f"{path}: cannot be written (is the disk full?)")
+
+
+def _write_symbols(path: Path, symbols: Iterable[str]) -> None:
+    write_text(path, "".join(f"{symbol} {index}\n" for index, symbol in enumerate(symbols)))
+
+
+def _read_symbols(path: Path) -> tuple[str, ...]:
+    symbols = []
+    for number, line in enumerate(read_text(path).splitlines()):
+        name, _, index = line.partition(" ")
+        if index != str(number):
+            raise UserError(f"{path}:{number + 1}: expected 'SYMBOL {number}'")
+        symbols.append(name)
+    if not symbols or symbols[0] != EPSILON:
+        raise UserError(f"{path}: not a symbol table that begins with {EPSILON}")
+    return tuple(symbols)

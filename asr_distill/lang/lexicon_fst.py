@@ -1,0 +1,74 @@
+"""L: phones in, words out, with optional silence (Kaldi's make_lexicon_fst.py and add_lex_disambig.pl)."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+from asr_distill.kaldi import kaldifst
+from asr_distill.lang.lexicon import SILENCE_PHONE, Lexicon
+
+Entry = tuple[str, tuple[str, ...], float]  # word, phones (perhaps with #k at the end), cost
+
+
+def entries_of(lexicon: Lexicon) -> list[Entry]:
+    """Every pronunciation with its cost, the negated natural log of its probability."""
+    return [(word, p.phones, -math.log(p.probability)) for word, pronunciations in lexicon for p in pronunciations]
+
+
+def disambiguated(entries: list[Entry]) -> tuple[list[Entry], int]:
+    """Append #1, #2 ... where a pronunciation is shared by several words or begins another one.
+
+    Returns the entries and the highest number used.
+    """
+    spoken = Counter(phones for _, phones, _ in entries)
+    prefixes = {phones[:length] for phones in spoken for length in range(1, len(phones))}
+    used: Counter[tuple[str, ...]] = Counter()
+    result = []
+    for word, phones, cost in entries:
+        if spoken[phones] > 1 or phones in prefixes:
+            used[phones] += 1
+            phones = (*phones, f"#{used[phones]}")
+        result.append((word, phones, cost))
+    return result, max(used.values(), default=0)
+
+
+def lexicon_fst(entries: list[Entry], phones: Mapping[str, int], words: Mapping[str, int], *,
+                silence_probability: float, silence_disambig: str | None = None) -> kaldifst.StdVectorFst:
+    """L over phone and word ids; silence may stand at the start and after every word.
+
+    With `silence_disambig` (L_disambig) that symbol follows each optional silence and #0 loops where words
+    begin, so that the backoff arcs of G pass through.
+    """
+    fst = kaldifst.StdVectorFst()
+    start, loop, silence = fst.add_state(), fst.add_state(), fst.add_state()
+    fst.start = start
+    fst.set_final(loop, 0.0)
+
+    def arc(source: int, phone: int, word: int, cost: float, target: int) -> None:
+        fst.add_arc(source, kaldifst.StdArc(phone, word, cost, target))
+
+    exits = [(loop, 0.0)]
+    if silence_probability > 0:
+        exits = [(loop, -math.log1p(-silence_probability)), (silence, -math.log(silence_probability))]
+    for target, cost in exits:
+        arc(start, 0, 0, cost, target)
+    after_silence = loop
+    if silence_disambig is not None:
+        after_silence = fst.add_state()
+        arc(after_silence, phones[silence_disambig], 0, 0.0, loop)
+        arc(loop, phones["#0"], words["#0"], 0.0, loop)
+    arc(silence, phones[SILENCE_PHONE], 0, 0.0, after_silence)
+    for word, symbols, cost in entries:
+        ids = [phones[symbol] for symbol in symbols]
+        source, label = loop, words[word]
+        for phone in ids[:-1]:
+            target = fst.add_state()
+            arc(source, phone, label, cost, target)
+            source, label, cost = target, 0, 0.0
+        for target, exit_cost in exits:
+            arc(source, ids[-1], label, cost + exit_cost, target)
+    kaldifst.connect(fst)
+    kaldifst.arcsort(fst, sort_type="olabel")
+    return fst
