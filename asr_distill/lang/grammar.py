@@ -24,7 +24,8 @@ class GrammarFigures:
     dropped_ngrams: int  # n-grams (of all orders) that hold such a word
 
 
-def grammar_fst(arpa: Path, known_words: Container[str], words_txt: Path) -> tuple[kaldifst.StdVectorFst, GrammarFigures]:
+def grammar_fst(arpa: Path, known_words: Container[str],
+                words_txt: Path) -> tuple[kaldifst.StdVectorFst, GrammarFigures]:
     """G with #0 on its backoff arcs, `<s>` and `</s>` as start and end, sorted by input label.
 
     N-grams with a word that is not in `known_words` are left out. `words_txt` is the symbol table.
