@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from asr_distill.decode.fst_file import add_word_cost, summarise
 from asr_distill.errors import UserError
 from asr_distill.files import read_text
 from asr_distill.kaldi import kaldi_decoder, kaldifst
+from asr_distill.lang.fst_arrays import FstArrays
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,13 @@ class Decoder:
     def __init__(self, graph_dir: Path, config: SearchConfig):
         self.config = config
         self.words = read_words(graph_dir / "words.txt")
-        self.summary = summarise(graph_dir / "HCLG.fst")
-        if self.summary.max_olabel >= len(self.words):
-            raise UserError(f"{graph_dir}: HCLG.fst has word id {self.summary.max_olabel}, words.txt ends at "
+        arrays = FstArrays.read(graph_dir / "HCLG.fst")
+        self.states, self.arcs = arrays.num_states, arrays.num_arcs
+        self.num_pdfs = int(arrays.ilabels.max(initial=0))  # log-likelihoods need at least as many columns
+        last_word = int(arrays.olabels.max(initial=0))
+        del arrays  # as large as the graph itself
+        if last_word >= len(self.words):
+            raise UserError(f"{graph_dir}: HCLG.fst has word id {last_word}, words.txt ends at "
                             f"{len(self.words) - 1}: they are of two languages; compile the graph again")
         with penalised_graph(graph_dir, config.insertion_penalty) as directory:
             # Arcs of a const FST lie in one piece: about 15 % faster than the vector FST. The decoder does not
@@ -90,11 +94,6 @@ class Decoder:
             self.fst = kaldifst.StdConstFst(kaldifst.StdVectorFst.read(str(directory / "HCLG.fst")))
         self.options = kaldi_decoder.FasterDecoderOptions(beam=config.beam, max_active=config.max_active,
                                                           min_active=config.min_active)
-
-    @property
-    def num_pdfs(self) -> int:
-        """Pdfs that the graph uses: log-likelihoods need at least as many columns."""
-        return self.summary.max_ilabel
 
     def decode(self, log_likelihoods: np.ndarray, id: str = "") -> Hypothesis:
         """Best path for unscaled log-likelihoods, float32 (frames, pdfs).
@@ -147,12 +146,18 @@ def read_words(path: Path) -> tuple[str, ...]:
 
 @contextmanager
 def penalised_graph(graph_dir: Path, penalty: float) -> Iterator[Path]:
-    """The graph directory itself, or (penalty not 0) a temporary copy with the penalty on every word arc."""
+    """The graph directory itself, or (penalty not 0) a temporary copy with the penalty on every word arc.
+
+    A path leaves one output label for every word, so this is exactly Kaldi's `lattice-add-penalty
+    --word-ins-penalty`, applied during the search.
+    """
     if penalty == 0:
         yield graph_dir
         return
     with tempfile.TemporaryDirectory(prefix="asr_distill_") as name:
         copy = Path(name)
         shutil.copyfile(graph_dir / "words.txt", copy / "words.txt")
-        add_word_cost(graph_dir / "HCLG.fst", copy / "HCLG.fst", penalty)
+        arrays = FstArrays.read(graph_dir / "HCLG.fst")
+        arrays.weights[arrays.olabels != 0] += np.float32(penalty)
+        arrays.write(copy / "HCLG.fst")
         yield copy

@@ -14,7 +14,7 @@ import kaldialign
 import numpy as np
 
 GOOD_WORDS = 2  # in a row, right in both systems: a segment's end (sctk's default)
-EPSILON = "<eps>"
+NOTHING = ""  # no word is empty
 
 Texts = Mapping[str, Sequence[str]]
 
@@ -56,8 +56,8 @@ def error_slots(reference: Sequence[str], hypothesis: Sequence[str]) -> np.ndarr
     """Errors by place, int64 (2 * words + 1,): insertions before word i in slot 2i, word i's own error in 2i + 1."""
     slots = np.zeros(2 * len(reference) + 1, np.int64)
     position = 0
-    for spoken, heard in kaldialign.align(list(reference), list(hypothesis), EPSILON):
-        if spoken == EPSILON:
+    for spoken, heard in kaldialign.align(list(reference), list(hypothesis), NOTHING):
+        if spoken == NOTHING:
             slots[2 * position] += 1
         else:
             slots[2 * position + 1] = spoken != heard
