@@ -1,0 +1,140 @@
+"""Training frames in device memory, gathered as context windows by frame index: no Python per utterance in the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from asr_distill.acoustic.config import DataConfig
+from asr_distill.errors import UserError
+from asr_distill.features.cmvn import Cmvn
+
+if TYPE_CHECKING:
+    from asr_distill.features.store import FrameStore
+    from asr_distill.hmm.align import Alignment
+
+# Share of a GPU's free memory that frames may take; the rest is the network's.
+DEVICE_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Normalised frames of one split with edges repeated, and which of them are trained on.
+
+    A frame is named by its row in the frame store. In `rows` every utterance carries `left` copies of its first
+    frame and `right` copies of its last, so that each window is one contiguous piece and never leaves its utterance.
+    """
+
+    rows: torch.Tensor  # (num_frames + utterances * (left + right), coefficients), on the device where it fits
+    begins: torch.Tensor  # int64 (num_frames,): row where the frame's widest window begins
+    pdf_ids: torch.Tensor  # int64 (num_frames,) on `device`, -1 where not aligned
+    train: torch.Tensor  # int64, CPU: frames trained on, in order
+    heldout: torch.Tensor  # int64, CPU: frames held out, in order
+    left: int
+    right: int
+    num_pdfs: int
+    device: torch.device
+
+    @property
+    def num_coefficients(self) -> int:
+        return self.rows.shape[1]
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.begins)
+
+    @staticmethod
+    def build(store: FrameStore, alignment: Alignment, cmvn: Cmvn, config: DataConfig, device: torch.device,
+              dtype: torch.dtype = torch.float32) -> TrainingData:
+        """Normalise the whole store into memory, once.
+
+        Raises UserError where alignment and store do not belong together, or where nothing is left to train on.
+        """
+        if len(alignment.pdf_ids) != store.num_frames:
+            raise UserError(f"{store.directory}: has {store.num_frames} frames but the alignment has "
+                            f"{len(alignment.pdf_ids)}: align this store again")
+        offsets = np.asarray(store.offsets, np.int64)
+        counts = np.diff(offsets)
+        margin = config.left + config.right
+        begins = np.arange(store.num_frames) + np.repeat(np.arange(len(counts)) * margin, counts)
+        rows = _padded_rows(store, cmvn, config, device, dtype)
+        train, heldout = _split(alignment, offsets, config, str(store.directory))
+        return TrainingData(rows, torch.from_numpy(begins).to(rows.device),
+                            torch.from_numpy(np.asarray(alignment.pdf_ids, np.int64)).to(device),
+                            train, heldout, config.left, config.right, alignment.num_pdfs, device)
+
+    def windows(self, frames: torch.Tensor, left: int, right: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Windows (batch, left + 1 + right, coefficients) of frames int64 (batch,), on `device`.
+
+        Raises ValueError where the network sees further than the data was built for.
+        """
+        if left > self.left or right > self.right:
+            raise ValueError(f"a network with {left} left and {right} right frames needs data built for as many "
+                             f"(built for {self.left} and {self.right})")
+        length = left + 1 + right
+        coefficients = self.rows.shape[1]
+        first = self.begins[frames.to(self.begins.device)] + (self.left - left)
+        # every window is a contiguous run of `rows`: gathered through overlapping views, one copy each
+        runs = self.rows.as_strided((len(self.rows) - length + 1, length * coefficients), (coefficients, 1))
+        picked = runs.index_select(0, first).to(self.device, dtype or self.rows.dtype, non_blocking=True)
+        return picked.view(-1, length, coefficients)
+
+    def pdf_frequencies(self) -> torch.Tensor:
+        """How often each pdf occurs among the frames trained on, int64 (pdfs,): for the model's priors."""
+        return torch.bincount(self.pdf_ids.cpu()[self.train], minlength=self.num_pdfs)
+
+
+def _padded_rows(store: FrameStore, cmvn: Cmvn, config: DataConfig, device: torch.device,
+                 dtype: torch.dtype) -> torch.Tensor:
+    utterances = len(store.offsets) - 1
+    size = store.num_frames + utterances * (config.left + config.right)
+    home = _home(size * store.num_coefficients * dtype.itemsize, device)
+    rows = torch.empty(size, store.num_coefficients, dtype=dtype, device=home)
+    at = 0
+    for index in range(utterances):
+        frames = cmvn.apply(store.features(index, device)).to(home)  # (T, coefficients)
+        if not len(frames):
+            raise UserError(f"{store.directory}: utterance {store.utterances[index].id} has no frames: remove it")
+        end = at + config.left + len(frames)
+        rows[at:at + config.left] = frames[0]
+        rows[at + config.left:end] = frames
+        rows[end:end + config.right] = frames[-1]
+        at = end + config.right
+    return rows
+
+
+def _home(size: int, device: torch.device) -> torch.device:
+    """Where `size` bytes of frames live: `device`, or the CPU where a GPU has too little free memory."""
+    if device.type != "cuda":
+        return device
+    free, _ = torch.cuda.mem_get_info(device)
+    return device if size < DEVICE_SHARE * free else torch.device("cpu")
+
+
+def _split(alignment: Alignment, offsets: np.ndarray, config: DataConfig,
+           source: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Aligned utterances in the order of a seeded shuffle: held-out ones first, then those trained on."""
+    aligned = np.asarray(alignment.aligned, bool)
+    order = np.random.default_rng(config.seed).permutation(len(aligned))
+    order = order[aligned[order]]
+    held = round(config.heldout_fraction * len(order))
+    if config.heldout_fraction and len(order) > 1:
+        held = min(max(held, 1), len(order) - 1)
+    used = max(1, round(config.train_fraction * (len(order) - held)))
+    train = _frames_of(order[held:held + used], offsets, alignment.pdf_ids)
+    heldout = _frames_of(order[:held], offsets, alignment.pdf_ids)
+    if not len(train):
+        raise UserError(f"{source}: no aligned frame to train on ({len(order)} aligned utterances): "
+                        "check the alignment")
+    return train, heldout
+
+
+def _frames_of(utterances: Sequence[int] | np.ndarray, offsets: np.ndarray, pdf_ids: np.ndarray) -> torch.Tensor:
+    chosen = np.zeros(len(offsets) - 1, bool)
+    chosen[np.asarray(utterances, np.int64)] = True
+    per_frame = np.repeat(chosen, np.diff(offsets)) & (np.asarray(pdf_ids) >= 0)
+    return torch.from_numpy(np.flatnonzero(per_frame))

@@ -1,0 +1,73 @@
+"""Losses over rows of logits that write their own gradient, a cache-sized block of rows at a time.
+
+Autograd over log_softmax keeps several float32 copies of (batch, pdfs); here each block is read in the network's
+precision, computed in float32 (float64 where the logits are) and left behind as its gradient: two passes over memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+
+# On a CPU a block of float32 logits should stay in a core's second-level cache (2^18 numbers = 1 MiB).
+CPU_BLOCK_NUMBERS = 1 << 18
+
+
+class RowLoss(Protocol):
+    """Sum of losses over rows and its gradient: logits (rows, pdfs) float32 -> loss (), gradient (rows, pdfs).
+
+    May overwrite `logits`. `rows` says which rows of the batch these are.
+    """
+
+    def __call__(self, logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+class _MeanOverRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, loss: RowLoss, block: int) -> torch.Tensor:
+        precise = torch.promote_types(logits.dtype, torch.float32)
+        total = torch.zeros((), dtype=precise, device=logits.device)
+        gradient = torch.empty_like(logits)
+        share = 1 / len(logits)
+        for begin in range(0, len(logits), block):
+            rows = slice(begin, min(begin + block, len(logits)))
+            value, slope = loss(logits[rows].to(precise, copy=True), rows)
+            total += value
+            gradient[rows] = slope.mul_(share)
+        ctx.save_for_backward(gradient)
+        return total * share
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        if upstream.device.type == "cpu" and upstream == 1:  # a look that would stall a GPU, and saves a pass here
+            return gradient, None, None
+        return gradient * upstream.to(gradient.dtype), None, None
+
+
+def mean_over_rows(logits: torch.Tensor, loss: RowLoss, block: int = 0) -> torch.Tensor:
+    """Mean of `loss` over the rows of logits (batch, pdfs), `block` rows at a time (0: chosen for the device)."""
+    if not block:
+        block = max(32, CPU_BLOCK_NUMBERS // logits.shape[1]) if logits.device.type == "cpu" else max(1, len(logits))
+    return _MeanOverRows.apply(logits, loss, block)
+
+
+def softmax_(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """In place: logits (rows, pdfs) become probabilities; also returns log of the normaliser (rows, 1)."""
+    peak = logits.amax(1, keepdim=True)
+    total = logits.sub_(peak).exp_().sum(1, keepdim=True)
+    logits.div_(total)
+    return logits, total.log_().add_(peak)
+
+
+def cross_entropy_rows(pdf_ids: torch.Tensor) -> RowLoss:
+    """-log softmax(logits)[pdf] in nats; pdf_ids int64 (batch,)."""
+    def loss(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        at = pdf_ids[rows].unsqueeze(1)
+        score = logits.gather(1, at)
+        gradient, normaliser = softmax_(logits)
+        gradient.scatter_add_(1, at, gradient.new_full((), -1.0).expand(at.shape))
+        return (normaliser - score).sum(), gradient
+    return loss

@@ -1,0 +1,96 @@
+"""A trained network with its normalisation and its priors: an emission model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asr_distill.acoustic.checkpoint import read_tensors, write_tensors
+from asr_distill.acoustic.config import NetworkConfig
+from asr_distill.acoustic.feed_forward import FeedForward
+from asr_distill.acoustic.network import build_network
+from asr_distill.config import build, to_dict
+from asr_distill.errors import UserError
+from asr_distill.features.cmvn import Cmvn, CmvnStats, UtteranceFeatures
+from asr_distill.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class AcousticModel:
+    """log p(pdf | frame) and, through Bayes' rule, log p(frame | pdf) up to a constant of the frame."""
+
+    network: FeedForward
+    cmvn: Cmvn
+    log_priors: torch.Tensor  # float32 (pdfs,)
+    config: NetworkConfig
+
+    @property
+    def num_pdfs(self) -> int:
+        return self.network.num_pdfs
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.output.weight.device
+
+    @torch.inference_mode()
+    def logits(self, utterance: UtteranceFeatures) -> torch.Tensor:
+        """float32 (frames, pdfs) on the model's device. The network must be in evaluation mode."""
+        raw = UtteranceFeatures(utterance.raw.to(self.device), utterance.speaker)
+        return self.network.forward_utterance(self.cmvn.apply(raw).to(self.network.output.weight.dtype)).float()
+
+    def log_posteriors(self, utterance: UtteranceFeatures, temperature: float = 1.0) -> torch.Tensor:
+        """log softmax(logits / temperature), float32 (frames, pdfs)."""
+        return torch.log_softmax(self.logits(utterance) / temperature, 1)
+
+    def log_likelihoods(self, utterance: UtteranceFeatures) -> torch.Tensor:
+        """log posterior - log prior, float32 (frames, pdfs) (Bourlard and Morgan's scaled likelihoods)."""
+        return self.log_posteriors(utterance) - self.log_priors
+
+    def save(self, directory: Path) -> None:
+        """Write weights.safetensors and, last, model.json."""
+        tensors = {name: value.float() if value.is_floating_point() else value
+                   for name, value in self.network.state_dict().items()}
+        write_tensors(directory / "weights.safetensors", tensors | {"log_priors": self.log_priors}, {})
+        write_json(directory / "model.json", {
+            "network": to_dict(self.config), "num_coefficients": self.network.num_coefficients,
+            "num_pdfs": self.num_pdfs, "cmvn": _cmvn_to_json(self.cmvn)})
+
+    @classmethod
+    def load(cls, directory: Path, device: torch.device) -> AcousticModel:
+        """Raises UserError where a file is missing, damaged, or the two do not belong together."""
+        facts = read_json(directory / "model.json")
+        tensors, _ = read_tensors(directory / "weights.safetensors", device)
+        try:
+            config = build(NetworkConfig, facts["network"])
+            network = build_network(config, facts["num_coefficients"], facts["num_pdfs"]).to(device)
+            log_priors = tensors.pop("log_priors")
+            network.load_state_dict(tensors)
+            return cls(network.eval(), _cmvn_from_json(facts["cmvn"]), log_priors, config)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{directory}: damaged model ({reason}); train it again") from None
+
+
+def log_priors_of(frequencies: torch.Tensor, floor: float = 0.01) -> torch.Tensor:
+    """Log of the pdfs' relative frequencies (pdfs,), float32.
+
+    None is below `floor` / pdfs: a pdf that training never showed would otherwise win by its infinite likelihood.
+    """
+    counts = frequencies.double()
+    share = (counts / counts.sum()).clamp(min=floor / len(counts))
+    return (share / share.sum()).log().float()
+
+
+def _cmvn_to_json(cmvn: Cmvn) -> dict[str, Any]:
+    return {"kind": cmvn.kind, "window": cmvn.window, "prior_frames": cmvn.prior_frames, "count": cmvn.train.count,
+            "total": cmvn.train.total.tolist(), "squares": cmvn.train.squares.tolist()}
+
+
+def _cmvn_from_json(facts: dict[str, Any]) -> Cmvn:
+    stats = CmvnStats(float(facts["count"]), np.asarray(facts["total"], np.float64),
+                      np.asarray(facts["squares"], np.float64))
+    return Cmvn(facts["kind"], stats, int(facts["window"]), int(facts["prior_frames"]))

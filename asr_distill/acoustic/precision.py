@@ -1,0 +1,66 @@
+"""Which number format trains faster on this device: measured, not guessed from its name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from asr_distill.acoustic.config import PrecisionName
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The chosen training format and the rates that decided it (GFLOP/s of a product; empty where set by hand)."""
+
+    dtype: torch.dtype
+    rates: dict[str, float]
+
+    @property
+    def name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+
+def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
+    """`auto` takes the faster of bfloat16 and float32 in a product of 1024 rows by 1024 x 1024 on `device`."""
+    if name != "auto":
+        return Precision({"bfloat16": torch.bfloat16, "float32": torch.float32}[name], {})
+    return _fastest(str(device))
+
+
+@lru_cache
+def _fastest(device: str) -> Precision:
+    rates = {name: matmul_rate(torch.device(device), dtype, 1024, 1024, repeats=5)
+             for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
+    # float32 is more exact: bfloat16 must be clearly faster, not within the noise of the measurement
+    dtype = torch.bfloat16 if rates["bfloat16"] > 1.2 * rates["float32"] else torch.float32
+    return Precision(dtype, rates)
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, rows: int, width: int, *, repeats: int = 10) -> float:
+    """GFLOP/s of (rows, width) @ (width, width), the best of `repeats`."""
+    left = torch.randn(rows, width, device=device).to(dtype)
+    right = torch.randn(width, width, device=device).to(dtype)
+    seconds = best_seconds(lambda: torch.mm(left, right), device, repeats)
+    return 2 * rows * width * width / seconds / 1e9
+
+
+def best_seconds(function: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Least wall time of one call, after one call to warm up: what the device can do when nobody disturbs it."""
+    function()
+    best = float("inf")
+    for _ in range(repeats):
+        synchronise(device)
+        start = time.perf_counter()
+        function()
+        synchronise(device)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,196 @@
+"""One training run: updates, held-out evaluations, checkpoints. The loop that drives it is in trainer.py."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from asr_distill.acoustic.checkpoint import TrainerState, save_state, write_tensors
+from asr_distill.acoustic.config import TrainerConfig
+from asr_distill.acoustic.data import TrainingData
+from asr_distill.acoustic.optimizer import MasterOptimizer
+from asr_distill.acoustic.precision import choose_precision, synchronise
+from asr_distill.acoustic.schedule import learning_rate, newbob_scale
+from asr_distill.acoustic.targets import Targets
+from asr_distill.errors import UserError
+from asr_distill.files import write_json
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+EVALUATION_BATCH = 4096
+# Updates between two looks at loss and accuracy: a look makes a GPU wait.
+LOOK_UPDATES = 20
+
+
+class TrainingRun:
+    """A run in the middle of its work; `state` and the tensors of `save` are all that it consists of."""
+
+    def __init__(self, network: nn.Module, data: TrainingData, targets: Targets, config: TrainerConfig,
+                 state: TrainerState, seed: int, identity: str, work: Path, device: torch.device, label: str):
+        self.network, self.data, self.targets, self.config = network, data, targets, config
+        self.state, self.seed, self.identity, self.work = state, seed, identity, work
+        self.device, self.label = device, label
+        self.dtype = choose_precision(state.precision, device).dtype  # type: ignore[arg-type]
+        self.optimizer = MasterOptimizer(network, config, self.dtype)
+        self.batch = min(config.batch, len(data.train))
+        # a last, smaller batch is left out: every epoch leaves out others
+        self.epoch_updates = len(data.train) // self.batch
+        self.total = config.max_updates or config.epochs * self.epoch_updates
+        self.evaluate_updates = config.evaluate_updates or self.epoch_updates
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.order = torch.empty(0, dtype=torch.int64)
+        self.order_epoch = -1
+        self.dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in network.modules())
+        self.accuracy = math.nan  # of the last batch looked at
+        self.loss = math.nan
+        self.saved_at = time.monotonic()
+        self.board = _tensorboard(work, state.update) if config.tensorboard else None
+        network.train()
+
+    @property
+    def finished(self) -> bool:
+        return self.state.stopped or self.state.update >= self.total
+
+    def advance(self) -> None:
+        """One update, and the evaluation and checkpoint that are due after it."""
+        started = time.perf_counter()
+        self._update()
+        state = self.state
+        due = state.update % self.evaluate_updates == 0 or state.update == self.total
+        if due or state.update % LOOK_UPDATES == 0:
+            self._check_loss()
+        state.seconds += time.perf_counter() - started
+        if due:
+            self._evaluate()
+        if (self.finished or time.monotonic() - self.saved_at >= self.config.checkpoint_seconds
+                or (self.config.checkpoint_updates and state.update % self.config.checkpoint_updates == 0)):
+            self.save()
+
+    def note(self) -> str:
+        """What the progress line says beside frames/s and the time left."""
+        text = f"update {self.state.update}/{self.total}, loss {self.loss:.3f}, accuracy {100 * self.accuracy:.1f} %"
+        best = self.state.best_accuracy
+        return f"{text}, held-out best {100 * best:.1f} %" if best > 0 else text
+
+    def save(self) -> None:
+        """Write the checkpoint; a loss that is no number never gets into one."""
+        self.state.loss_sum = self._check_loss()
+        tensors = self.optimizer.state() | {f"buffer.{name}": value for name, value in self.network.named_buffers()}
+        save_state(self.work / "checkpoint.safetensors", self.state, tensors, self.identity)
+        self.saved_at = time.monotonic()
+
+    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
+        self.optimizer.load_state(tensors)
+        with torch.no_grad():
+            for name, value in self.network.named_buffers():
+                value.copy_(tensors[f"buffer.{name}"])
+        self.loss_sum.fill_(self.state.loss_sum)
+
+    def close(self) -> None:
+        if self.board:
+            self.board.close()
+
+    def _update(self) -> None:
+        state = self.state
+        frames = self._frames(state.update)  # (batch,)
+        if self.dropout:
+            torch.manual_seed(int(np.random.SeedSequence((self.seed, 1, state.update)).generate_state(1)[0]))
+        windows = self.data.windows(frames, self.network.left, self.network.right, self.dtype)  # type: ignore[arg-type]
+        logits = self.network(windows)  # (batch, pdfs)
+        loss = self.targets.loss(logits, frames)
+        loss.backward()
+        self.optimizer.step(self._rate())
+        self.loss_sum += loss.detach()
+        state.update += 1
+        state.loss_updates += 1
+        if state.update % LOOK_UPDATES == 0 or state.update == 1:
+            self.loss = float(loss)
+            self.accuracy = float((logits.argmax(1) == self.data.pdf_ids[frames]).float().mean())
+
+    def _frames(self, update: int) -> torch.Tensor:
+        """Frames of one update: the epoch's own shuffle, a function of (seed, epoch), so that any run can join in."""
+        epoch, position = divmod(update, self.epoch_updates)
+        if epoch != self.order_epoch:
+            shuffle = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.data.train))
+            self.order, self.order_epoch = self.data.train[torch.from_numpy(shuffle)].to(self.device), epoch
+        return self.order[position * self.batch:(position + 1) * self.batch]
+
+    def _rate(self) -> float:
+        return learning_rate(self.config, self.state.update, self.total, self.state.newbob_scale)
+
+    def _check_loss(self) -> float:
+        """The loss summed since the last evaluation. Raises UserError where it is no finite number."""
+        total = float(self.loss_sum)
+        if not math.isfinite(total):
+            raise UserError(f"{self.label}: the loss is {total} at update {self.state.update}: lower learning_rate "
+                            f"(now {self.config.learning_rate:g}), lengthen warmup_updates or set gradient_clip")
+        return total
+
+    def _evaluate(self) -> None:
+        state = self.state
+        accuracy, cross_entropy = self._heldout()
+        entry: dict[str, Any] = {
+            "update": state.update, "epoch": state.update / self.epoch_updates,
+            "learning_rate": learning_rate(self.config, state.update - 1, self.total, state.newbob_scale),
+            "train_loss": self._check_loss() / max(1, state.loss_updates),
+            "heldout_accuracy": accuracy, "heldout_cross_entropy": cross_entropy,
+            "seconds": round(state.seconds, 3),
+        }
+        state.history.append(entry)
+        self.loss_sum.zero_()
+        state.loss_updates = 0
+        if accuracy is None or accuracy > state.best_accuracy:
+            state.best_accuracy = -1.0 if accuracy is None else accuracy
+            state.best_update, state.since_best = state.update, 0
+            self._write_best(entry)
+        else:
+            state.since_best += 1
+        if accuracy is not None:
+            state.newbob_scale = newbob_scale(self.config, state.newbob_scale, accuracy - state.last_accuracy)
+            state.last_accuracy = accuracy
+        state.stopped = bool(self.config.patience) and state.since_best >= self.config.patience
+        write_json(self.work / "history.json", state.history)
+        if self.board:
+            for name, value in entry.items():
+                if value is not None and name != "update":
+                    self.board.add_scalar(name, value, state.update)
+            self.board.flush()
+
+    @torch.inference_mode()
+    def _heldout(self) -> tuple[float | None, float | None]:
+        """Frame accuracy and cross-entropy in nats on the held-out frames' pdf-ids; None where there are none."""
+        if not len(self.data.heldout):
+            return None, None
+        self.network.eval()
+        correct = torch.zeros((), dtype=torch.float64, device=self.device)
+        nats = torch.zeros_like(correct)
+        for frames in self.data.heldout.to(self.device).split(EVALUATION_BATCH):
+            windows = self.data.windows(frames, self.network.left, self.network.right, self.dtype)  # type: ignore[arg-type]
+            logits = self.network(windows).float()
+            pdf_ids = self.data.pdf_ids[frames]
+            correct += (logits.argmax(1) == pdf_ids).sum()
+            nats += nn.functional.cross_entropy(logits, pdf_ids, reduction="sum")
+        self.network.train()
+        synchronise(self.device)
+        return float(correct) / len(self.data.heldout), float(nats) / len(self.data.heldout)
+
+    def _write_best(self, entry: dict[str, Any]) -> None:
+        tensors = dict(self.network.named_buffers())
+        for (name, _), weights in zip(self.network.named_parameters(), self.optimizer.master_weights(), strict=True):
+            tensors[name] = weights
+        write_tensors(self.work / "best.safetensors", tensors, entry)
+
+
+def _tensorboard(work: Path, update: int) -> SummaryWriter:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UserError("tensorboard is not installed: pip install tensorboard, or set tensorboard to false") from None
+    return SummaryWriter(str(work / "tensorboard"), purge_step=update + 1 if update else None)

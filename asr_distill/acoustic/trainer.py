@@ -1,0 +1,118 @@
+"""One trainer for teachers, baseline and student: any network, any targets."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from asr_distill.acoustic.checkpoint import TrainerState, load_state, read_tensors
+from asr_distill.acoustic.config import TrainerConfig
+from asr_distill.acoustic.data import TrainingData
+from asr_distill.acoustic.precision import choose_precision
+from asr_distill.acoustic.run import TrainingRun
+from asr_distill.acoustic.targets import Targets
+from asr_distill.progress import Progress
+
+__all__ = ["TrainResult", "TrainerConfig", "train"]
+log = logging.getLogger("asr_distill")
+
+# Neither changes what is learnt: a run goes on where only these differ.
+NOT_IDENTITY = ("checkpoint_seconds", "checkpoint_updates", "tensorboard", "precision")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The network with its best weights (float32, evaluation mode, on the device) and how it came about."""
+
+    network: nn.Module
+    updates: int
+    best_update: int
+    accuracy: float  # held-out frame accuracy of the best weights, 0 to 1; nan without held-out frames
+    cross_entropy: float  # there, nats per frame
+    frames_per_second: float  # over updates alone
+    seconds: float
+    precision: str
+    stopped_early: bool
+    history: list[dict[str, Any]]
+
+
+def train(network: nn.Module, data: TrainingData, targets: Targets, config: TrainerConfig, *, seed: int, work: Path,
+          device: torch.device, label: str = "training") -> TrainResult:
+    """Train `network` (in place) and return it with the weights of its best held-out evaluation.
+
+    Files in `work`: checkpoint.safetensors (all state), best.safetensors, history.json, tensorboard/. Killed at any
+    moment, the same call goes on from the last checkpoint to the same bits as an uninterrupted run (same device and
+    number of threads). The order of frames and dropout depend on `seed` alone.
+
+    Raises UserError where the loss is no longer a number, or a checkpoint is damaged.
+    """
+    identity = _identity(network, data, targets, config, seed)
+    network.to(device)
+    resumed = _resume(work / "checkpoint.safetensors", identity, device, label)
+    state = resumed[0] if resumed else TrainerState(precision=choose_precision(config.precision, device).name)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        run = TrainingRun(network, data, targets.to(device), config, state, seed, identity, work, device, label)
+        if resumed:
+            run.restore(resumed[1])
+        frames = run.batch
+        with contextlib.closing(run), Progress(label, run.total * frames, "frames",
+                                               done=state.update * frames) as progress:
+            while not run.finished:
+                run.advance()
+                progress.update(frames, run.note())
+    return _result(network, state, run, work, device)
+
+
+def _result(network: nn.Module, state: TrainerState, run: TrainingRun, work: Path,
+            device: torch.device) -> TrainResult:
+    tensors, facts = read_tensors(work / "best.safetensors", device)
+    for name, parameter in network.named_parameters():
+        parameter.data = tensors[name]
+        parameter.grad = None
+    network.load_state_dict(tensors)
+    network.eval()
+    return TrainResult(network, state.update, state.best_update, _number(facts["heldout_accuracy"]),
+                       _number(facts["heldout_cross_entropy"]),
+                       state.update * run.batch / max(state.seconds, 1e-9), state.seconds, state.precision,
+                       state.stopped, state.history)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _resume(path: Path, identity: str, device: torch.device,
+            label: str) -> tuple[TrainerState, dict[str, torch.Tensor]] | None:
+    for stale in path.parent.glob(".*.safetensors.*.tmp"):  # what a killed run was writing
+        stale.unlink(missing_ok=True)
+    if not path.exists():
+        return None
+    loaded = load_state(path, identity, device)
+    if loaded is None:
+        log.warning("%s: %s is of other settings, data or weights: starting anew", label, path)
+        return None
+    if loaded[0].update:
+        log.info("%s: goes on at update %d", label, loaded[0].update)
+    return loaded
+
+
+def _identity(network: nn.Module, data: TrainingData, targets: Targets, config: TrainerConfig, seed: int) -> str:
+    """Digest of what decides the result: settings, seed, first weights, which frames, and the kind of targets."""
+    digest = hashlib.sha256()
+    settings = {key: value for key, value in asdict(config).items() if key not in NOT_IDENTITY}
+    digest.update(json.dumps([settings, seed, type(targets).__name__, data.num_frames, data.num_pdfs,
+                              data.left, data.right], sort_keys=True).encode())
+    arrays = [data.train, data.heldout, *network.state_dict().values()]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array.detach().cpu().numpy()).data)
+    return digest.hexdigest()
