@@ -60,16 +60,18 @@ class FstArrays:
     def read(cls, path: Path) -> FstArrays:
         """Raises UserError where the file is missing, truncated or not a standard vector FST."""
         try:
-            raw = path.read_bytes()
+            with open(path, "rb") as file:
+                magic, _, kind, _, arc, _, flags, _, start, states, _ = _HEADER.unpack(file.read(_HEADER.size))
+                body = np.fromfile(file, np.int32)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
+        except struct.error:
+            raise UserError(f"{path}: too short for a graph; make it again") from None
         try:
-            magic, _, kind, _, arc, _, flags, _, start, states, _ = _HEADER.unpack_from(raw)
             if (magic, kind, arc, flags) != (_MAGIC, b"vector", b"standard", 0):
                 raise ValueError
-            body = np.frombuffer(raw, np.int32, offset=_HEADER.size)
             heads = _heads(memoryview(body), states)
-        except (ValueError, IndexError, struct.error):
+        except (ValueError, IndexError):
             raise UserError(f"{path}: damaged, or not a standard OpenFst vector file") from None
         offsets = np.concatenate([[0], np.cumsum(body[heads + 1].astype(np.int64))])
         arcs = body[_arc_words(len(body), heads)].reshape(-1, 4)

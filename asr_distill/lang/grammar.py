@@ -51,7 +51,8 @@ def restrict_arpa(arpa: Path, known_words: Container[str], out: Path) -> Grammar
         order = len(ngram)
         if all(word in (BEGIN, END) or word in known_words for word in ngram):
             kept[order] += 1
-            sections.setdefault(order, []).append(f"{probability:.7g}\t{' '.join(ngram)}\t{backoff:.7g}\n")
+            tail = f"\t{backoff:.7g}" if backoff else ""
+            sections.setdefault(order, []).append(f"{probability:.7g}\t{' '.join(ngram)}{tail}\n")
         else:
             dropped[order] += 1
     if kept[1] <= 2:
