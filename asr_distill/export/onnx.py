@@ -135,7 +135,8 @@ def export_onnx(model: ExportableModel, path: Path, metadata: dict[str, Any] | N
     coefficients = len(model.cmvn.train.mean)
     example = torch.zeros(2, graph.left + graph.right + 3, coefficients)
     facts = {"num_pdfs": len(graph.log_priors), "num_coefficients": coefficients, "left": graph.left,
-             "right": graph.right, "cmvn": model.cmvn.kind, **(metadata or {})}
+             "right": graph.right, "cmvn": model.cmvn.kind,
+             "log_priors": [float(f"{value:.9g}") for value in graph.log_priors.tolist()], **(metadata or {})}
     with atomic_path(path) as temporary:
         with warnings.catch_warnings(), torch.no_grad():
             # the successor of this exporter needs onnxscript and writes opset 18 or later

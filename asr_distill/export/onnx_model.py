@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ class OnnxModel:
             facts = self.session.get_modelmeta().custom_metadata_map
             self._num_pdfs, self.num_coefficients = int(facts["num_pdfs"]), int(facts["num_coefficients"])
             self.left, self.right = int(facts["left"]), int(facts["right"])
+            self.log_priors = torch.tensor(json.loads(facts["log_priors"]))  # float32 (pdfs,)
         except KeyError:
             raise UserError(f"{self.path}: an ONNX file, but not one that this program exported") from None
         except Exception as error:  # onnxruntime's exceptions share no other base class
@@ -42,6 +44,14 @@ class OnnxModel:
     @property
     def num_pdfs(self) -> int:
         return self._num_pdfs
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def log_posteriors(self, utterance: UtteranceFeatures, temperature: float = 1.0) -> torch.Tensor:
+        """log softmax(logits / temperature), float32 (frames, pdfs)."""
+        return torch.log_softmax((self.log_likelihoods(utterance) + self.log_priors) / temperature, 1)
 
     def log_likelihoods(self, utterance: UtteranceFeatures) -> torch.Tensor:
         """log posterior minus log prior, float32 (frames, pdfs), on the CPU. The speaker is not used."""

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from asr_distill.acoustic.model import AcousticModel
+from asr_distill.acoustic.network import NetworkConfig, build_network
 from asr_distill.emission import EmissionModel
 from asr_distill.errors import UserError
 from asr_distill.export.onnx import EmissionGraph, GlobalCmvn, export_onnx
@@ -77,6 +79,31 @@ def test_onnx_equals_float64_reference(tmp_path: Path, kind: str, frames: int) -
 
 
 @pytest.mark.parametrize("kind", ["global", "online"])
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_posteriors_at_a_temperature(tmp_path: Path, temperature: float) -> None:
+    model = make_model("global")
+    export_onnx(model, tmp_path / "network.onnx")
+    raw = speech_like(90)
+    got = OnnxModel(tmp_path).log_posteriors(UtteranceFeatures(torch.from_numpy(raw)), temperature)
+    scaled = (reference(model, raw) + model.log_priors.double().numpy()) / temperature
+    assert np.abs(got.numpy() - (scaled - np.log(np.exp(scaled).sum(1, keepdims=True)))).max() <= 1e-4
+
+
+@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+@pytest.mark.parametrize("kind", ["global", "online"])
+def test_real_acoustic_model_equals_its_export(tmp_path: Path, norm: str, kind: str) -> None:
+    config = NetworkConfig(layers=2, width=48, dropout=0.1, norm=norm)  # type: ignore[arg-type]
+    network = build_network(config, COEFFICIENTS, PDFS).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d) and module.running_mean is not None:
+            module.running_mean.normal_()
+    model = AcousticModel(network, make_model(kind).cmvn, torch.randn(PDFS).log_softmax(0), config)
+    export_onnx(model, tmp_path / "network.onnx")
+    utterance = UtteranceFeatures(torch.from_numpy(speech_like(800)))
+    difference = OnnxModel(tmp_path).log_likelihoods(utterance) - model.log_likelihoods(utterance)
+    assert difference.abs().max() <= 1e-4
+
+
 def test_batch_equals_single_utterances(tmp_path: Path, kind: str) -> None:
     export_onnx(make_model(kind), tmp_path / "network.onnx")
     session = OnnxModel(tmp_path).session

@@ -1,0 +1,97 @@
+"""Sound files to text with an exported recogniser."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from asr_distill.decode.decoder import Decoder
+from asr_distill.export.audio import Piece, read_pieces
+from asr_distill.export.bundle import Bundle
+from asr_distill.export.onnx_model import OnnxModel
+from asr_distill.features.cmvn import UtteranceFeatures
+from asr_distill.features.fbank import Fbank
+from asr_distill.hmm.align import AlignConfig, align_words
+from asr_distill.hmm.model import HmmModel
+from asr_distill.lang.lang import Lang
+
+MAX_PIECE_SECONDS = 30.0
+LEAST_SECONDS = 0.12  # shorter than any word
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word, where it is spoken (seconds from the file's start), and the mean posterior of its frames in (0, 1]."""
+
+    word: str
+    start: float
+    end: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was said in a file of `seconds`; rtf is seconds of work a second of audio.
+
+    `words` is empty where no times were asked for.
+    """
+
+    text: str
+    words: tuple[Word, ...]
+    seconds: float
+    rtf: float
+
+
+class Transcriber:
+    """Opens an exported directory once; `transcribe` may be called any number of times, from one thread.
+
+    Raises UserError where the directory is incomplete, damaged or of another format version. `check_graph` False
+    skips the digest of the search graph.
+    """
+
+    def __init__(self, directory: Path, *, threads: int = 1, check_graph: bool = True):
+        self.bundle = Bundle.load(directory, check_graph=check_graph)
+        self.model = OnnxModel(directory, threads=threads)
+        self.decoder = Decoder(self.bundle.directory, self.bundle.search)
+        self.fbank = Fbank(self.bundle.features, torch.device("cpu"))
+        self.hmm, self.lang = HmmModel.load(self.bundle.directory), Lang(self.bundle.directory)
+        self.align_config = AlignConfig(acoustic_scale=self.bundle.search.acoustic_scale)
+
+    def transcribe(self, path: Path, *, word_times: bool = True) -> Transcript:
+        """Text of one file of any length; long ones are cut in their pauses (pieces of at most 30 s).
+
+        A file without speech, or of a tenth of a second, gives an empty text. Raises UserError where it cannot be
+        read to its end.
+        """
+        began = time.monotonic()
+        rate = self.bundle.features.sample_rate
+        samples = 0
+        text: list[str] = []
+        words: list[Word] = []
+        for piece in read_pieces(Path(path), rate, MAX_PIECE_SECONDS):
+            samples += len(piece.samples)
+            recognised, spans = self._recognise(piece, word_times, str(path))
+            text += recognised
+            words += spans
+        seconds = samples / rate
+        rtf = (time.monotonic() - began) / seconds if seconds else 0.0
+        return Transcript(" ".join(text), tuple(words), seconds, rtf)
+
+    def _recognise(self, piece: Piece, word_times: bool, name: str) -> tuple[tuple[str, ...], list[Word]]:
+        rate = self.bundle.features.sample_rate
+        if len(piece.samples) < LEAST_SECONDS * rate or not np.any(piece.samples):  # digital silence
+            return (), []
+        frames = self.fbank([torch.from_numpy(piece.samples)])[0]  # (frames, coefficients)
+        log_likelihoods = self.model.log_likelihoods(UtteranceFeatures(frames))  # (frames, pdfs)
+        found = self.decoder.decode(log_likelihoods.numpy(), name).words
+        if not found or not word_times:
+            return found, []
+        spans = align_words(log_likelihoods, found, self.hmm, self.lang, self.align_config)
+        shift = self.bundle.features.frame_shift_ms / 1000
+        return found, [Word(span.word, round(piece.start + span.start_frame * shift, 3),
+                            round(piece.start + span.end_frame * shift, 3), round(span.confidence, 4))
+                       for span in spans]

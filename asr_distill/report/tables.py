@@ -1,0 +1,127 @@
+"""RESULTS.md: the same results for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from asr_distill.files import write_text
+from asr_distill.report.figures import ABSENT, count, duration, number, p_value, size, wer
+from asr_distill.report.results import ErrorScores, Results, SplitScores
+from asr_distill.report.sentences import comparison_sentence, gain_sentences
+
+Scores = SplitScores | ErrorScores | None
+COLUMNS: tuple[tuple[str, Callable[[Scores], str]], ...] = (  # of one split
+    ("frame accuracy %", lambda scores: number(scores.frame_accuracy if scores else None, 2)),
+    ("cross-entropy", lambda scores: number(scores.cross_entropy if scores else None, 3)),
+    ("WER % [95 %]", wer),
+    ("RTF", lambda scores: number(scores.rtf if scores else None, 3)),
+)
+
+
+def write_markdown(results: Results, path: Path, *, command: str = "", plots: dict[str, str] | None = None) -> None:
+    """Write RESULTS.md. `command` makes these results again; `plots` maps a title to a file beside `path`."""
+    write_text(path, markdown(results, command=command, plots=plots))
+
+
+def markdown(results: Results, *, command: str = "", plots: dict[str, str] | None = None) -> str:
+    """The whole page: main table, what it says, where it comes from."""
+    parts = [f"# Results: {results.recipe}", main_table(results), legend(results)]
+    if findings := [f"- {sentence}" for sentence in statements(results)]:
+        parts += ["## What the figures say", "\n".join(findings)]
+    if results.comparisons:
+        parts += ["## Comparisons", comparison_table(results)]
+    if any(_errors(system.splits.get(split)) for system in results.systems for split in results.data):
+        parts += ["## Errors by kind", error_table(results)]
+    if plots:
+        parts += ["## Plots", "\n\n".join(f"![{title}]({file})" for title, file in plots.items())]
+    parts += ["## How it was made", provenance(results, command), "## Data", data_table(results)]
+    return "\n\n".join(parts) + "\n"
+
+
+def main_table(results: Results) -> str:
+    """System, role, parameters, size and, for every split, the columns that hold any figure."""
+    splits = results.scored_splits()
+    header = ["system", "role", "parameters", "size"]
+    columns: list[tuple[str, Callable[[Scores], str]]] = []
+    for split in splits:
+        for title, show in COLUMNS:
+            if any(show(system.splits.get(split)) != ABSENT for system in results.systems):
+                columns.append((split, show))
+                header.append(f"{split}: {title}" if len(splits) > 1 else title)
+    rows = [[system.name, system.role, count(system.parameters), size(system.bytes),
+             *(show(system.splits.get(split)) for split, show in columns)] for system in results.systems]
+    return table(header, rows, left=2)
+
+
+def legend(results: Results) -> str:
+    """What the columns mean, and how many targets there are."""
+    targets = sorted({system.targets for system in results.systems})
+    splits = results.scored_splits()
+    where = f" Scored on {splits[0]}." if len(splits) == 1 else ""
+    return ("Frame accuracy against the forced alignment; cross-entropy in nats a frame; WER with its 95 % bootstrap "
+            "interval; RTF: seconds of work a second of audio. "
+            f"Targets: {' or '.join(f'{value:,}' for value in targets)} pdfs.{where}")
+
+
+def statements(results: Results) -> list[str]:
+    """Sentences about students (the exported one repeats its student) and about every comparison."""
+    sentences = [sentence for student in results.with_role("student")
+                 for sentence in gain_sentences(results, student)]
+    return sentences + [comparison_sentence(results, comparison) for comparison in results.comparisons]
+
+
+def comparison_table(results: Results) -> str:
+    rows = [[item.a, item.b, item.split, f"{item.wer_difference:+.2f}", p_value(item.p).removeprefix("p ")
+             .removeprefix("= ")] for item in results.comparisons]
+    return table(["a", "b", "split", "WER(a) - WER(b)", "p (paired)"], rows, left=3)
+
+
+def error_table(results: Results) -> str:
+    rows = []
+    for split in results.scored_splits():
+        for system in results.systems:
+            if row := _errors(system.splits.get(split)):
+                rows.append([system.name, split, *row])
+    return table(["system", "split", "substitutions", "insertions", "deletions", "words"], rows, left=2)
+
+
+def provenance(results: Results, command: str) -> str:
+    """Command, seeds, device, date and versions."""
+    lines = [f"- Command: `{command}`"] if command else []
+    lines += [f"- Seeds: {', '.join(map(str, results.seeds)) or ABSENT}",
+              f"- Device: {results.device}",
+              f"- Finished: {results.finished}, after {duration(results.seconds)}",
+              "- Versions: " + ", ".join(f"{name} {version}" for name, version in results.versions.items())]
+    return "\n".join(lines)
+
+
+def data_table(results: Results) -> str:
+    rows = [[split, number(data.hours, 2), f"{data.utterances:,}", _whole(data.words), _whole(data.speakers)]
+            for split, data in results.data.items()]
+    return table(["split", "hours", "utterances", "words", "speakers"], rows, left=1)
+
+
+def table(header: list[str], rows: list[list[str]], *, left: int) -> str:
+    """A Markdown table that is also readable as text: the first `left` columns to the left, the rest right."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in [header, *rows]]
+    widths = [max(3, *(len(row[column]) for row in rows)) for column in range(len(header))]
+
+    def line(row: list[str]) -> str:
+        cells = [cell.ljust(width) if column < left else cell.rjust(width)
+                 for column, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        return "| " + " | ".join(cells) + " |"
+
+    rule = ["-" * width if column < left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    return "\n".join([line(rows[0]), line(rule), *map(line, rows[1:])])
+
+
+def _errors(scores: Scores) -> list[str]:
+    if not isinstance(scores, SplitScores) or scores.wer is None:
+        return []
+    return [_whole(value) for value in (scores.substitutions, scores.insertions, scores.deletions, scores.words)]
+
+
+def _whole(value: int | None) -> str:
+    return ABSENT if value is None else f"{value:,}"
+
