@@ -11,9 +11,9 @@ import logging
 import resource
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from asr_distill.decode.expand import Chains, add_self_loops, drop_disambig, expand
 from asr_distill.decode.expand import Chains, add_self_loops, drop_disambig, expand
 from asr_distill.errors import UserError
 from asr_distill.files import write_text
@@ -50,9 +50,10 @@ def compile_hclg(lang: Lang, hmm: HmmModel, out: Path, config: GraphConfig = Gra
     graph = _phone_graph(lang)
     if hmm.tree.context_width == 1:
         # Phones are their own context: minimize before the expansion, while the graph is small.
-        arrays = _minimized(drop_disambig(FstArrays.from_fst(graph), set(lang.disambig)))
+        arrays = FstArrays.from_fst(graph)
         del graph
-        _say(begin, "LG without disambiguation symbols", arrays)
+        arrays = _minimized(drop_disambig(arrays, lang.disambig))
+        _say(begin, "LG minimized, without disambiguation symbols", arrays)
         arrays = expand(arrays, chains.of_phones())
     else:
         arrays = _with_context(graph, lang, hmm, chains, begin)
@@ -67,7 +68,7 @@ def compile_hclg(lang: Lang, hmm: HmmModel, out: Path, config: GraphConfig = Gra
 
 
 def _phone_graph(lang: Lang) -> kaldifst.StdVectorFst:
-    """Deterministic, minimal L o G over phones, with disambiguation symbols."""
+    """Deterministic L o G over phones, with disambiguation symbols."""
     begin = time.monotonic()
     graph = kaldifst.StdVectorFst(kaldifst.compose(lang.fst("L_disambig"), lang.fst("G")))
     if graph.num_states == 0:
@@ -75,14 +76,13 @@ def _phone_graph(lang: Lang) -> kaldifst.StdVectorFst:
     log.info("graph: L o G, %d states, %.1f s", graph.num_states, time.monotonic() - begin)
     kaldifst.determinize_star(graph, use_log=True)
     log.info("graph: determinized, %d states, %.1f s", graph.num_states, time.monotonic() - begin)
-    kaldifst.minimize_encoded(graph)
-    log.info("graph: minimized, %d states, %.1f s", graph.num_states, time.monotonic() - begin)
     return graph
 
 
 def _with_context(graph: kaldifst.StdVectorFst, lang: Lang, hmm: HmmModel, chains: Chains,
                   begin: float) -> FstArrays:
     """C o L o G expanded to HMM states, determinized and minimized there (triphones share first states)."""
+    kaldifst.minimize_encoded(graph)
     width = hmm.tree.context_width
     context, windows = kaldifst.compose_context(list(lang.disambig), width, width // 2, graph)
     del graph
@@ -93,7 +93,7 @@ def _with_context(graph: kaldifst.StdVectorFst, lang: Lang, hmm: HmmModel, chain
     fst = arrays.to_fst()
     del arrays
     kaldifst.determinize_star(fst, use_log=True)
-    return _minimized(drop_disambig(FstArrays.from_fst(fst), set(chains.disambig)))
+    return _minimized(drop_disambig(FstArrays.from_fst(fst), chains.disambig))
 
 
 def _minimized(arrays: FstArrays) -> FstArrays:
