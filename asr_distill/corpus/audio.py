@@ -16,7 +16,8 @@ import soundfile
 BLOCK_SAMPLES = 1 << 18  # bounds the memory of a check, whatever the header says about the length
 AUDIO_SUFFIXES = (".flac", ".wav")
 MEND = "copy or unpack it again"
-NO_SAMPLES = "no audio samples; remove it or record it again"
+# libsndfile reads nothing from a FLAC that was written to a pipe, whose header states no length.
+NO_SAMPLES = "no audio samples, or a FLAC header without length; encode it again (flac -f IN) or remove it"
 AudioJob = tuple[str, tuple[str, ...], int]  # corpus root, files relative to it, sample rate
 
 

@@ -1,0 +1,57 @@
+"""Which utterances train, which tune the decoder, which are reported: mini_librispeech's splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr_distill.errors import UserError
+from asr_distill.files import read_text
+from asr_distill.logs import log
+
+TRAIN, TUNE, TEST = "train", "tune", "dev_clean_2"
+TUNE_SPEAKERS = 6  # of dev-clean-2's 26, where there is no other part of dev-clean
+
+
+@dataclass(frozen=True)
+class Splits:
+    """For each split, the subset folder that holds it and (where not all of it is meant) the utterance ids."""
+
+    subsets: dict[str, str]
+    utterance_ids: dict[str, frozenset[str]]
+
+
+def choose_splits(root: Path, test_ids: Path | None) -> Splits:
+    """Train on train-clean-5, report dev-clean-2, tune on what is in neither.
+
+    With dev-clean at hand the decoder is tuned on the part of it outside dev-clean-2 (whose ids come from the
+    folder dev-clean-2, or from the file `test_ids`, one id a line). With dev-clean-2 alone its first six
+    speakers tune and the other twenty are reported; the log says so.
+
+    Raises UserError where neither is possible.
+    """
+    subsets = {TRAIN: "train-clean-5"}
+    whole, second = root / "dev-clean", root / "dev-clean-2"
+    if whole.is_dir():
+        reported = frozenset(read_text(test_ids).split()) if test_ids else frozenset(utterances(second))
+        if not reported:
+            raise UserError(f"{root}: dev-clean is here but nothing says which utterances are dev-clean-2: put the "
+                            "folder dev-clean-2 beside it or give --set corpus.test_ids=FILE (one id a line)")
+        present = frozenset(utterances(whole))
+        if missing := sorted(reported - present):
+            raise UserError(f"{whole}: {len(missing)} utterances of dev-clean-2 are not here, for example {missing[0]}")
+        return Splits({**subsets, TUNE: "dev-clean", TEST: "dev-clean"}, {TUNE: present - reported, TEST: reported})
+    if second.is_dir():
+        everyone = utterances(second)
+        tuners = set(sorted({name.split("-")[0] for name in everyone}, key=int)[:TUNE_SPEAKERS])
+        tune = frozenset(name for name in everyone if name.split("-")[0] in tuners)
+        log.warning("no dev-clean beside dev-clean-2: its first %d speakers (%d utterances) tune the decoder and are "
+                    "left out of the reported set", TUNE_SPEAKERS, len(tune))
+        return Splits({**subsets, TUNE: "dev-clean-2", TEST: "dev-clean-2"},
+                      {TUNE: tune, TEST: frozenset(everyone) - tune})
+    raise UserError(f"{root}: neither dev-clean-2 nor dev-clean is here; is this the LibriSpeech folder itself?")
+
+
+def utterances(subset: Path) -> list[str]:
+    """Utterance ids of a subset, by its audio files."""
+    return sorted(path.stem for path in subset.glob("*/*/*.flac"))
