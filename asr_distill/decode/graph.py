@@ -11,9 +11,9 @@ import logging
 import resource
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from asr_distill.decode.expand import Chains, add_self_loops, drop_disambig, expand
 from asr_distill.decode.expand import Chains, add_self_loops, drop_disambig, expand
 from asr_distill.errors import UserError
 from asr_distill.files import write_text
