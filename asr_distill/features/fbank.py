@@ -1,0 +1,216 @@
+"""Log-mel filterbank frames by Kaldi's definition (feature-fbank, feature-window, mel-computations), in batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+EPSILON = float(np.finfo(np.float32).eps)  # Kaldi's floor under every mel energy
+_DITHER_SEED = 0
+# Frames per block. On a CPU the work buffers of one block stay in the second-level cache. Elsewhere every block has this
+# one shape, so that a frame's bytes do not depend on the batch around it.
+_BLOCK_FRAMES_CPU = 512
+_BLOCK_FRAMES_ACCELERATOR = 16384
+
+
+@dataclass(frozen=True)
+class FbankConfig:
+    """Settings of the features, named as in Kaldi's compute-fbank-feats.
+
+    Samples are expected in [-1, 1] (as sherpa-onnx feeds them), the window is Povey's, the mean of each window
+    is removed, the power spectrum is used, and there is no energy coefficient. `high_freq` <= 0 counts from
+    the Nyquist frequency. Raises ValueError for settings that Kaldi would refuse.
+    """
+
+    sample_rate: int = 16000  # Hz
+    num_mel_bins: int = 40
+    frame_length_ms: float = 25.0
+    frame_shift_ms: float = 10.0
+    low_freq: float = 20.0  # Hz
+    high_freq: float = -400.0  # Hz
+    preemphasis: float = 0.97
+    dither: float = 0.0  # standard deviation of the noise, on the scale of the samples
+    snip_edges: bool = False
+
+    def __post_init__(self) -> None:
+        if self.sample_rate < 1000:
+            raise ValueError(f"sample_rate must be at least 1000 Hz, not {self.sample_rate}")
+        if not 0 < self.frame_shift_ms <= self.frame_length_ms:
+            raise ValueError(f"frame_shift_ms must lie in (0, frame_length_ms], not {self.frame_shift_ms}")
+        if self.frame_length < 2 or self.frame_shift < 1:
+            raise ValueError(f"frame_length_ms {self.frame_length_ms} holds fewer than two samples")
+        if not 0 <= self.preemphasis <= 1:
+            raise ValueError(f"preemphasis must lie in [0, 1], not {self.preemphasis}")
+        if not 0 <= self.dither <= 0.1:
+            raise ValueError(f"dither must lie in [0, 0.1] for samples in [-1, 1] (Kaldi's 1.0 is 3e-5 here), "
+                             f"not {self.dither}")
+        if self.num_mel_bins < 1:
+            raise ValueError(f"num_mel_bins must be positive, not {self.num_mel_bins}")
+        if not 0 <= self.low_freq < self.top_freq <= self.sample_rate / 2:
+            raise ValueError(f"low_freq {self.low_freq} and high_freq {self.high_freq} must lie in order between 0 and "
+                             f"{self.sample_rate / 2:g} Hz, half the sample rate")
+        if not (mel_filters(self).sum(0) > 0).all():
+            raise ValueError(f"num_mel_bins {self.num_mel_bins} is too many: some filters would hold no FFT bin")
+
+    @property
+    def frame_length(self) -> int:
+        """Samples per window."""
+        return int(self.sample_rate * 0.001 * self.frame_length_ms)
+
+    @property
+    def frame_shift(self) -> int:
+        """Samples from one window to the next."""
+        return int(self.sample_rate * 0.001 * self.frame_shift_ms)
+
+    @property
+    def fft_size(self) -> int:
+        """The window padded to a power of two."""
+        return 1 << (self.frame_length - 1).bit_length()
+
+    @property
+    def top_freq(self) -> float:
+        """The upper edge of the last filter in Hz."""
+        return self.high_freq if self.high_freq > 0 else self.sample_rate / 2 + self.high_freq
+
+    def num_frames(self, num_samples: int) -> int:
+        """How many frames a waveform gives (Kaldi's NumFrames); 0 where it is too short for one."""
+        if self.snip_edges:
+            return max(0, 1 + (num_samples - self.frame_length) // self.frame_shift)
+        return (num_samples + self.frame_shift // 2) // self.frame_shift
+
+
+def mel_filters(config: FbankConfig) -> np.ndarray:
+    """Triangular weights, even on the mel scale 1127 ln(1 + f / 700): float64 (fft_size / 2 + 1, num_mel_bins).
+
+    As in Kaldi the bin at the Nyquist frequency has no weight.
+    """
+    def mel(frequency: np.ndarray | float) -> np.ndarray:
+        return 1127.0 * np.log1p(np.asarray(frequency) / 700.0)
+
+    bins = mel(np.arange(config.fft_size // 2) * (config.sample_rate / config.fft_size))[:, None]
+    edges = np.linspace(mel(config.low_freq), mel(config.top_freq), config.num_mel_bins + 2)
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    weights = np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clip(min=0)
+    return np.concatenate([weights, np.zeros((1, config.num_mel_bins))])
+
+
+class _Work(NamedTuple):
+    """Buffers of one block."""
+
+    centred: torch.Tensor  # (block, frame_length)
+    padded: torch.Tensor  # (block, fft_size); column 0 stays 0, since Povey's window begins with 0
+
+
+class Fbank:
+    """`Fbank(config, device)(waveforms)`: whole utterances in one call.
+
+    A frame's value depends on its own utterance alone, never on the batch. An instance may be called from
+    several threads at once.
+    """
+
+    def __init__(self, config: FbankConfig, device: torch.device):
+        self.config, self.device = config, device
+        length = config.frame_length
+        phase = np.arange(length) * (2 * math.pi / (length - 1))
+        povey = (0.5 - 0.5 * np.cos(phase)) ** 0.85
+        self.window = torch.tensor(povey[1:], dtype=torch.float32, device=device)  # povey[0] is 0
+        self._straddling = -(-(length - config.frame_shift) // config.frame_shift)  # rows between two utterances
+        filters = mel_filters(config)
+        used = np.flatnonzero(filters.any(1))
+        self.bins = slice(2 * int(used[0]), 2 * int(used[-1]) + 2)  # of the interleaved real and imaginary parts
+        # every row twice: squares of real and imaginary parts are added up by the matrix product itself
+        rows = filters[used[0] : used[-1] + 1].repeat(2, axis=0)
+        self.filters = torch.tensor(rows, dtype=torch.float32, device=device)
+
+    def __call__(self, waveforms: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Float waveforms (samples,) in [-1, 1] to log-mel frames, float32 (frames, num_mel_bins), on the device.
+
+        A waveform too short for one frame gives (0, num_mel_bins). Raises ValueError for a waveform that is
+        not one-dimensional or not floating-point.
+        """
+        for waveform in waveforms:
+            _check(waveform)
+        counts = [self.config.num_frames(len(waveform)) for waveform in waveforms]
+        if self.device.type == "cpu":  # one by one: an utterance's samples and work buffers stay in the cache
+            frames = torch.empty((sum(counts), self.config.num_mel_bins))
+            results = list(frames.split(counts))
+            work = self._work(min(_BLOCK_FRAMES_CPU, max(counts, default=0)))
+            for waveform, count, result in zip(waveforms, counts, results, strict=True):
+                if count:
+                    self._log_mel(self._windows([waveform], [count]), result, work)
+            return results
+        # all at once; a few rows of windows straddle two utterances and are not returned
+        lengths = [count + self._straddling for count in counts]
+        frames = torch.empty((sum(lengths), self.config.num_mel_bins), device=self.device)
+        if sum(counts):
+            self._log_mel(self._windows(waveforms, counts), frames, self._work(_BLOCK_FRAMES_ACCELERATOR))
+        return [rows[:count] for rows, count in zip(frames.split(lengths), counts, strict=True)]
+
+    def _windows(self, waveforms: Sequence[torch.Tensor], counts: list[int]) -> torch.Tensor:
+        """All windows of the utterances, (rows, frame_length), as one strided view of their samples.
+
+        Utterances lie one behind the other, each starting at a multiple of the shift.
+        """
+        shift, length = self.config.frame_shift, self.config.frame_length
+        rows = sum(counts) + self._straddling * len(counts)
+        signal = torch.zeros(rows * shift + length)
+        begin = 0
+        for waveform, count in zip(waveforms, counts, strict=True):
+            if count:
+                self._lay_out(waveform, count, signal[begin : begin + (count - 1) * shift + length])
+            begin += (count + self._straddling) * shift
+        return signal.to(self.device, non_blocking=True).as_strided((rows, length), (shift, 1))
+
+    def _work(self, block: int) -> _Work:
+        return _Work(torch.zeros((block, self.config.frame_length), device=self.device),
+                     torch.zeros((block, self.config.fft_size), device=self.device))
+
+    def _lay_out(self, waveform: torch.Tensor, count: int, out: torch.Tensor) -> None:
+        """Write the samples under `count` windows to `out`, edges reflected unless snip_edges."""
+        if count == 0:
+            return
+        config, total = self.config, len(waveform)
+        samples = waveform.detach().to("cpu", torch.float32)
+        if config.dither:
+            # Once a sample, where Kaldi draws anew for every window: each window sees the same distribution. The same
+            # noise for every utterance keeps results independent of order and batch.
+            generator = torch.Generator().manual_seed(_DITHER_SEED)
+            samples = samples + config.dither * torch.randn(total, generator=generator)
+        before = 0 if config.snip_edges else config.frame_length // 2 - config.frame_shift // 2
+        needed = (count - 1) * config.frame_shift + config.frame_length
+        inside = min(total, needed - before)
+        out[before : before + inside] = samples[:inside]
+        outside = torch.cat([torch.arange(-before, 0), torch.arange(inside, needed - before)])
+        if len(outside):
+            mirrored = outside.remainder(2 * total)  # reflection repeats where the waveform is shorter than the edge
+            out[outside + before] = samples[torch.minimum(mirrored, 2 * total - 1 - mirrored)]
+
+    def _log_mel(self, windows: torch.Tensor, frames: torch.Tensor, work: _Work) -> None:
+        """Fill frames (rows, num_mel_bins) from windows (rows, frame_length), block by block."""
+        length, block = self.config.frame_length, len(work.padded)
+        whole = self.device.type != "cpu"
+        for begin in range(0, len(frames), block):
+            count = min(block, len(frames) - begin)
+            window = windows[begin : begin + count]
+            rows = slice(0, block if whole else count)
+            centred, padded = work.centred[rows], work.padded[rows]
+            torch.sub(window, window.mean(1, keepdim=True), out=centred[:count])
+            emphasised = padded[:, 1:length]
+            torch.sub(centred[:, 1:], centred[:, :-1], alpha=self.config.preemphasis, out=emphasised)
+            emphasised.mul_(self.window)
+            spectrum = torch.fft.rfft(padded)  # without out=, which would copy
+            power = torch.view_as_real(spectrum).view(len(padded), -1)[:, self.bins].square_()  # (rows, 2 * used bins)
+            energies = torch.mm(power, self.filters)[:count]  # (count, num_mel_bins)
+            torch.log(energies.clamp_(min=EPSILON), out=frames[begin : begin + count])
+
+
+def _check(waveform: torch.Tensor) -> None:
+    if waveform.dim() != 1:
+        raise ValueError(f"a waveform must be one-dimensional (samples,), not of shape {tuple(waveform.shape)}")
+    if not waveform.is_floating_point():
+        raise ValueError(f"samples must be floating-point in [-1, 1], not {waveform.dtype}")
