@@ -37,7 +37,7 @@ class Tree(Protocol):
 
 @dataclass(frozen=True)
 class MonophoneTree:
-    """One pdf per state of each phone; phones with the same group share theirs (Kaldi's sets.txt in gmm-init-mono)."""
+    """One pdf per state of each phone; phones of one group share theirs (as sets.txt in Kaldi's gmm-init-mono)."""
 
     kind: ClassVar[str] = "monophone"
     states: tuple[int, ...]  # emitting states per phone
@@ -136,4 +136,5 @@ def monophone_model(phones: tuple[str, ...], *, states: int = DEFAULT_STATES,
                     share_stress: bool = False) -> HmmModel:
     """The model that flat start begins with."""
     per_phone = (states,) * len(phones)
-    return HmmModel(phones, per_phone, MonophoneTree(per_phone, stress_groups(phones) if share_stress else ()))
+    groups = stress_groups(phones) if share_stress else ()
+    return HmmModel(phones, per_phone, MonophoneTree(per_phone, groups))

@@ -1,0 +1,140 @@
+"""Diagonal Gaussian mixtures for all pdfs at once: an emission model."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from asr_distill.errors import UserError
+from asr_distill.features.cmvn import Cmvn, CmvnStats, UtteranceFeatures
+from asr_distill.files import atomic_path
+from asr_distill.hmm.frontend import Frontend, FrontendConfig
+
+
+@dataclass(frozen=True)
+class Mixtures:
+    """Components of all pdfs (G in all), those of one pdf side by side and in the pdfs' order."""
+
+    weights: torch.Tensor  # (G,), sum to 1 within a pdf
+    means: torch.Tensor  # (G, D)
+    variances: torch.Tensor  # (G, D)
+    counts: tuple[int, ...]  # components of each pdf
+
+    @property
+    def num_pdfs(self) -> int:
+        return len(self.counts)
+
+    @property
+    def device(self) -> torch.device:
+        return self.means.device
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """First component of each pdf, and G."""
+        return np.concatenate([[0], np.cumsum(self.counts)]).tolist()
+
+    @cached_property
+    def linear(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Matrix (2 D, G) and constants (G,): [x, x^2] @ matrix + constants = log(weight * density)."""
+        means, variances = self.means.double(), self.variances.double()
+        constants = (self.weights.double().log() - 0.5 * (
+            means.shape[1] * math.log(2 * math.pi) + variances.log().sum(1) + (means.square() / variances).sum(1)))
+        return torch.cat([means / variances, -0.5 / variances], 1).T.float().contiguous(), constants.float()
+
+    @cached_property
+    def _blocks(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:
+        """Pdfs with like many components together: (pdfs, matrix, constants, components of each).
+
+        Counts are rounded up to powers of two; a component that only fills up has constant -inf.
+        """
+        matrix, constants = self.linear
+        counts = np.array(self.counts)
+        sizes = 2 ** np.ceil(np.log2(counts)).astype(int)
+        blocks = []
+        for size in np.unique(sizes).tolist():
+            pdfs = np.flatnonzero(sizes == size)
+            slot = np.arange(size)
+            real = torch.as_tensor(slot < counts[pdfs, None], device=self.device).flatten()
+            columns = np.array(self.offsets)[pdfs, None] + np.minimum(slot, counts[pdfs, None] - 1)
+            index = torch.as_tensor(columns, device=self.device).flatten()
+            blocks.append((torch.as_tensor(pdfs, device=self.device), matrix[:, index].contiguous(),
+                           constants[index].masked_fill(~real, -math.inf), size))
+        return blocks
+
+    def score(self, features: torch.Tensor) -> torch.Tensor:
+        """log p(x | pdf): (frames, D) to float32 (frames, pdfs)."""
+        both = torch.cat([features, features.square()], 1)
+        out = features.new_empty(len(features), self.num_pdfs)
+        for pdfs, matrix, constants, size in self._blocks:
+            joint = torch.addmm(constants, both, matrix)  # (frames, pdfs of the block * size)
+            if size > 1:
+                joint = joint.view(len(features), len(pdfs), size).logsumexp(2)
+            out[:, pdfs] = joint
+        return out
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {"weights": self.weights, "means": self.means, "variances": self.variances,
+                "counts": torch.tensor(self.counts)}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, torch.Tensor], device: torch.device) -> Mixtures:
+        weights, means, variances = (tensors[name].to(device) for name in ("weights", "means", "variances"))
+        return cls(weights, means, variances, tuple(tensors["counts"].tolist()))
+
+
+class DiagGmm:
+    """Mixtures with the front end that they were trained on (an EmissionModel)."""
+
+    def __init__(self, mixtures: Mixtures, frontend: Frontend):
+        self.mixtures, self.frontend = mixtures, frontend
+
+    @property
+    def num_pdfs(self) -> int:
+        return self.mixtures.num_pdfs
+
+    @property
+    def num_gaussians(self) -> int:
+        return len(self.mixtures.weights)
+
+    def log_likelihoods(self, utterance: UtteranceFeatures) -> torch.Tensor:
+        """log p(x_t | pdf), float32 (frames, pdfs)."""
+        on_device = UtteranceFeatures(utterance.raw.to(self.mixtures.device), utterance.speaker)
+        return self.mixtures.score(self.frontend(on_device))
+
+    def save(self, directory: Path) -> None:
+        """Write gmm.safetensors; its settings are in the file's header."""
+        cmvn, config = self.frontend.cmvn, self.frontend.config
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.mixtures.tensors().items()}
+        tensors["cmvn_total"] = torch.from_numpy(cmvn.train.total)
+        tensors["cmvn_squares"] = torch.from_numpy(cmvn.train.squares)
+        settings = {"cepstra": config.cepstra, "delta_window": config.delta_window, "cmvn": cmvn.kind,
+                    "cmvn_count": cmvn.train.count, "cmvn_window": cmvn.window,
+                    "cmvn_prior_frames": cmvn.prior_frames}
+        with atomic_path(directory / "gmm.safetensors") as temporary:
+            save_file(tensors, temporary, {"settings": json.dumps(settings)})
+
+    @classmethod
+    def load(cls, directory: Path, device: torch.device) -> DiagGmm:
+        """Raises UserError where gmm.safetensors is missing or damaged."""
+        path = directory / "gmm.safetensors"
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+        try:
+            with safe_open(path, "pt") as file:
+                settings = json.loads(file.metadata()["settings"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            train = CmvnStats(settings["cmvn_count"], tensors["cmvn_total"].numpy(),
+                              tensors["cmvn_squares"].numpy())
+            cmvn = Cmvn(settings["cmvn"], train, settings["cmvn_window"], settings["cmvn_prior_frames"])
+            frontend = Frontend(FrontendConfig(settings["cepstra"], settings["delta_window"]), cmvn)
+            return cls(Mixtures.from_tensors(tensors, device), frontend)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: not a GMM of this program ({error!r}); make it again") from None
