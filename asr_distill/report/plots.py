@@ -22,11 +22,12 @@ from matplotlib.axes import Axes
 COLOURS: dict[str, str] = {  # Okabe and Ito: told apart by colour-blind readers too
     "gmm": "#7f7f7f", "baseline": "#d55e00", "teacher": "#8fbfe0", "ensemble": "#00557f",
     "student": "#009e73", "export": "#b0609a"}
-STYLE: dict[Any, Any] = {"font.size": 11, "axes.titlesize": 12, "axes.titleweight": "bold",
-         "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#e3e3e3",
-         "axes.axisbelow": True, "legend.frameon": False, "figure.dpi": 150, "savefig.dpi": 150,
-         "figure.constrained_layout.use": True,
-         "figure.constrained_layout.w_pad": 0.1, "figure.constrained_layout.h_pad": 0.08, "axes.edgecolor": "#555555"}
+STYLE: dict[Any, Any] = {
+    "font.size": 11, "axes.titlesize": 12, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#555555",
+    "axes.grid": True, "grid.color": "#e3e3e3", "axes.axisbelow": True, "legend.frameon": False,
+    "figure.dpi": 150, "savefig.dpi": 150, "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.1, "figure.constrained_layout.h_pad": 0.08}
 
 
 @dataclass(frozen=True)

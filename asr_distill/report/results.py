@@ -10,9 +10,10 @@
 ```
 
 Units: WER, its bounds (95 % bootstrap interval) and frame accuracy in percent; cross-entropy in nats a frame;
-rtf in seconds of work a second of audio; `wer_difference` is WER(a) - WER(b) in percent points and p its
-paired test. A figure that was not measured is null (the seven of the word error rate together). A task without words
-(MNIST) writes {"frame_accuracy", "cross_entropy", "errors", "rtf"}: "errors" in place of all about words.
+rtf in seconds of work a second of audio; `wer_difference` is WER(a) - WER(b) in percent points ("a against b":
+below 0, a is better) and p its paired test. A figure that was not measured is null (the seven of the word error
+rate together). A task without words (MNIST) writes {"frame_accuracy", "cross_entropy", "errors", "rtf"}: "errors" in
+place of all about words.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class System:
 
 @dataclass(frozen=True)
 class Comparison:
-    """WER(a) - WER(b) in percent points on one split, and the p of the paired test."""
+    """a against b: WER(a) - WER(b) in percent points on one split, and the p of the paired test."""
 
     a: str
     b: str

@@ -39,11 +39,11 @@ def gain_sentences(results: Results, student: System) -> list[str]:
     for split in results.scored_splits():
         scores = [system.splits.get(split) for system in (baseline, ensemble, student)]
         accuracies = [item.frame_accuracy if item else None for item in scores]
-        if sentence := _gain(student.name, f"frame accuracy on {split}", "%", accuracies, better=1):
+        if sentence := _gain(student.name, f"Frame accuracy on {split}", accuracies, better=1):
             sentences.append(sentence)
         wers = [score.wer if score else None
                 for score in (results.scores(system.name, split) for system in (baseline, ensemble, student))]
-        if sentence := _gain(student.name, f"WER on {split}", "%", wers, better=-1):
+        if sentence := _gain(student.name, f"WER on {split}", wers, better=-1):
             p = _p_between(results, baseline.name, ensemble.name, split)
             if p is not None and p >= SIGNIFICANT:
                 sentence += f" The ensemble's own gain is not significant ({p_value(p)}), so this share says little."
@@ -51,12 +51,26 @@ def gain_sentences(results: Results, student: System) -> list[str]:
     return sentences
 
 
-def _gain(name: str, measure: str, unit: str, values: list[float | None], *, better: int) -> str:
+def export_sentences(results: Results, exported: System) -> list[str]:
+    """How far the deployed form is from the student that it was made from (the one of equal parameters)."""
+    student = next((system for system in results.with_role("student") if system.parameters == exported.parameters),
+                   None)
+    sentences = []
+    for split in results.scored_splits() if student else []:
+        assert student is not None
+        own, original = results.scores(exported.name, split), results.scores(student.name, split)
+        if own and original and own.wer is not None and original.wer is not None:
+            sentences.append(f"{exported.name} (as deployed) on {split}: WER {own.wer:.2f}, {student.name} "
+                             f"{original.wer:.2f}; {own.wer - original.wer:+.2f} points.")
+    return sentences
+
+
+def _gain(name: str, measure: str, values: list[float | None], *, better: int) -> str:
     """Baseline, ensemble, student -> the share kept, or that there was nothing to keep."""
     baseline, ensemble, student = values
     if baseline is None or ensemble is None or student is None:
         return ""
-    figures = f"baseline {baseline:.2f}, ensemble {ensemble:.2f}, {name} {student:.2f} {unit}"
+    figures = f"baseline {baseline:.2f}, ensemble {ensemble:.2f}, {name} {student:.2f} %"
     gain, kept = better * (ensemble - baseline), better * (student - baseline)
     if gain <= 0:
         return f"{measure}: the ensemble gained nothing over the baseline, so there was nothing to keep ({figures})."

@@ -8,7 +8,7 @@ from pathlib import Path
 from asr_distill.files import write_text
 from asr_distill.report.figures import ABSENT, count, duration, number, p_value, size, wer
 from asr_distill.report.results import ErrorScores, Results, SplitScores
-from asr_distill.report.sentences import comparison_sentence, gain_sentences
+from asr_distill.report.sentences import comparison_sentence, export_sentences, gain_sentences
 
 Scores = SplitScores | ErrorScores | None
 COLUMNS: tuple[tuple[str, Callable[[Scores], str]], ...] = (  # of one split
@@ -65,9 +65,11 @@ def legend(results: Results) -> str:
 
 
 def statements(results: Results) -> list[str]:
-    """Sentences about students (the exported one repeats its student) and about every comparison."""
+    """Sentences about students, what was exported of them, and every comparison."""
     sentences = [sentence for student in results.with_role("student")
                  for sentence in gain_sentences(results, student)]
+    sentences += [sentence for exported in results.with_role("export")
+                  for sentence in export_sentences(results, exported)]
     return sentences + [comparison_sentence(results, comparison) for comparison in results.comparisons]
 
 

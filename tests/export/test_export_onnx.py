@@ -78,7 +78,6 @@ def test_onnx_equals_float64_reference(tmp_path: Path, kind: str, frames: int) -
     assert isinstance(onnx_model, EmissionModel) and onnx_model.num_pdfs == PDFS
 
 
-@pytest.mark.parametrize("kind", ["global", "online"])
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_posteriors_at_a_temperature(tmp_path: Path, temperature: float) -> None:
     model = make_model("global")
@@ -104,6 +103,7 @@ def test_real_acoustic_model_equals_its_export(tmp_path: Path, norm: str, kind: 
     assert difference.abs().max() <= 1e-4
 
 
+@pytest.mark.parametrize("kind", ["global", "online"])
 def test_batch_equals_single_utterances(tmp_path: Path, kind: str) -> None:
     export_onnx(make_model(kind), tmp_path / "network.onnx")
     session = OnnxModel(tmp_path).session
