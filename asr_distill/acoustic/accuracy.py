@@ -46,7 +46,8 @@ def frame_accuracy(model: PosteriorModel, store: FrameStore, alignment: Alignmen
     """
     if len(alignment.pdf_ids) != store.num_frames or alignment.num_pdfs != model.num_pdfs:
         raise UserError(f"{store.directory}: the alignment ({len(alignment.pdf_ids)} frames, {alignment.num_pdfs} "
-                        f"pdfs) is not of this store ({store.num_frames} frames) and model ({model.num_pdfs} pdfs): align again")
+                        f"pdfs) is not of this store ({store.num_frames} frames) and model ({model.num_pdfs} pdfs): "
+                        "align again")
     correct = torch.zeros((), dtype=torch.float64, device=model.device)
     nats = torch.zeros_like(correct)
     frames = 0

@@ -92,7 +92,7 @@ def _padded_rows(store: FrameStore, cmvn: Cmvn, config: DataConfig, device: torc
                  dtype: torch.dtype) -> torch.Tensor:
     utterances = len(store.offsets) - 1
     size = store.num_frames + utterances * (config.left + config.right)
-    home = _home(size * store.num_coefficients * dtype.itemsize, device)
+    home = home_for(size * store.num_coefficients * dtype.itemsize, device)
     rows = torch.empty(size, store.num_coefficients, dtype=dtype, device=home)
     at = 0
     for index in range(utterances):
@@ -107,7 +107,7 @@ def _padded_rows(store: FrameStore, cmvn: Cmvn, config: DataConfig, device: torc
     return rows
 
 
-def _home(size: int, device: torch.device) -> torch.device:
+def home_for(size: int, device: torch.device) -> torch.device:
     """Where `size` bytes of frames live: `device`, or the CPU where a GPU has too little free memory."""
     if device.type != "cuda":
         return device

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from asr_distill.acoustic.checkpoint import read_tensors, write_tensors
 from asr_distill.acoustic.config import NetworkConfig
-from asr_distill.acoustic.feed_forward import FeedForward
+from asr_distill.acoustic.feed_forward import FeedForward, Float32Norm
 from asr_distill.acoustic.network import build_network
 from asr_distill.config import build, to_dict
 from asr_distill.errors import UserError
@@ -49,6 +50,14 @@ class AcousticModel:
     def log_likelihoods(self, utterance: UtteranceFeatures) -> torch.Tensor:
         """log posterior - log prior, float32 (frames, pdfs) (Bourlard and Morgan's scaled likelihoods)."""
         return self.log_posteriors(utterance) - self.log_priors
+
+    def cast(self, dtype: torch.dtype) -> AcousticModel:
+        """A copy that computes in `dtype` (its normalisation layers in float32)."""
+        network = copy.deepcopy(self.network).to(dtype)
+        for module in network.modules():
+            if isinstance(module, Float32Norm):
+                module.float()
+        return replace(self, network=network)
 
     def save(self, directory: Path) -> None:
         """Write weights.safetensors and, last, model.json."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from asr_distill.acoustic.config import PrecisionName
+
 
 @dataclass(frozen=True)
 class SoftTargetConfig:
@@ -13,6 +15,7 @@ class SoftTargetConfig:
     temperature: float = 2.0  # the paper tries 1, 2, 5 and 10
     top_k: int = 20  # greatest probabilities kept per frame; 0 = all
     mean: Literal["arithmetic", "geometric"] = "arithmetic"  # of the teachers' tempered posteriors
+    precision: PrecisionName = "float32"  # of the teachers' networks while they are asked
     shard_frames: int = 100_000  # written at once: what a kill can lose
 
     def __post_init__(self) -> None:

@@ -1,12 +1,12 @@
 """Distillation losses (Hinton, Vinyals, Dean 2015, section 2), from whole posteriors or from their top k.
 
-With student logits z, p = softmax(z / T) and targets q made at the same T, the soft loss is T^2 * -sum q log p: T^2 keeps
-its gradient, which shrinks as 1 / T^2, in step with the hard loss's when T changes. The mixed loss is the weighted mean
-(soft + hard_weight * -log softmax(z)[pdf]) / (1 + hard_weight): dividing keeps the learning rate meaning the same.
+With student logits z, p = softmax(z / T) and targets q made at the same T, the soft loss is T^2 * -sum q log p: T^2
+keeps its gradient, which shrinks as 1 / T^2, in step with the hard loss's when T changes. The mixed loss is the
+weighted mean (soft + hard_weight * -log softmax(z)[pdf]) / (1 + hard_weight): so a learning rate keeps its meaning.
 
 The remainder, a mass r beyond the k stored probabilities, is either
-- lumped:  one class of its own, -r log(1 - sum of the k p): how the student shares the rest among the other pdfs is left
-           to it, and the loss is a lower bound of the full one, with its minimum at the same top-k probabilities;
+- lumped:  one class of its own, -r log(1 - sum of the k p): how the student shares the rest among the other pdfs is
+           left to it, and the loss is a lower bound of the full one, with its minimum at the same top-k probabilities;
 - uniform: r / (pdfs - k) for every other pdf: pulls all of them to one height.
 """
 
@@ -37,8 +37,8 @@ def top_k_cross_entropy_rows(ids: torch.Tensor, probabilities: torch.Tensor, rem
                              temperature: float, kind: Remainder = "lumped") -> RowLoss:
     """T^2 * cross-entropy at T against the k greatest probabilities and the mass of the rest.
 
-    ids int64 (batch, k), distinct in a row; probabilities (batch, k); remainder (batch,). Mass that is stored for a rest
-    without members (k = pdfs) is dropped.
+    ids int64 (batch, k), distinct in a row; probabilities (batch, k); remainder (batch,). Mass that is stored for a
+    rest without members (k = pdfs) is dropped.
     """
     rows_loss = _lumped_rows if kind == "lumped" else _uniform_rows
 

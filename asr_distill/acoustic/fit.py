@@ -1,0 +1,42 @@
+"""From settings to a saved acoustic model: what teachers, baseline and student have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+from asr_distill.acoustic.config import NetworkConfig, TrainerConfig
+from asr_distill.acoustic.data import TrainingData
+from asr_distill.acoustic.model import AcousticModel, log_priors_of
+from asr_distill.acoustic.network import build_network, num_parameters
+from asr_distill.acoustic.targets import Targets
+from asr_distill.acoustic.trainer import train
+from asr_distill.features.cmvn import Cmvn
+from asr_distill.files import read_json, write_json
+
+
+def fit(data: TrainingData, targets: Targets, cmvn: Cmvn, network: NetworkConfig, trainer: TrainerConfig, *,
+        seed: int, out: Path, label: str) -> dict[str, Any]:
+    """Train one network and save it, with its CMVN and priors, as an AcousticModel in `out`; returns figures.
+
+    A model that is complete in `out` is not trained again; one that was interrupted goes on from its checkpoint.
+    `cmvn` must be what `data` was normalised with. Raises UserError as `train` does.
+    """
+    record = out / "training.json"
+    if record.is_file():
+        return read_json(record)
+    work = out / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    built = build_network(network, data.num_coefficients, data.num_pdfs, seed=seed)
+    result = train(built, data, targets, trainer, seed=seed, work=work, device=data.device, label=label)
+    AcousticModel(result.network, cmvn, log_priors_of(data.pdf_frequencies()).to(data.device), network).save(out)
+    figures = {name: value for name, value in dataclasses.asdict(
+        dataclasses.replace(result, network=None)).items() if name not in ("network", "history")}
+    figures = {name: None if isinstance(value, float) and math.isnan(value) else value
+               for name, value in figures.items()}
+    figures |= {"seed": seed, "parameters": num_parameters(result.network), "history": result.history}
+    (work / "checkpoint.safetensors").unlink(missing_ok=True)  # of no use to a finished model, and large
+    write_json(record, figures)
+    return figures

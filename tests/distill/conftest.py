@@ -1,0 +1,6 @@
+"""The synthetic speech of tests/acoustic serves here too."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "acoustic"))

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from asr_distill.distill.losses import soft_cross_entropy, top_k_cross_entropy
+
+BATCH, PDFS = 9, 11
+
+
+def case(seed: int = 0, temperature: float = 1.0, scale: float = 3.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Student logits, teacher posteriors at the temperature, pdf-ids; float64."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(BATCH, PDFS, dtype=torch.float64, generator=generator)
+    teacher = scale * torch.randn(BATCH, PDFS, dtype=torch.float64, generator=generator)
+    return logits.requires_grad_(), (teacher / temperature).softmax(1), torch.randint(0, PDFS, (BATCH,), generator=generator)
+
+
+def kept(probabilities: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    top, ids = probabilities.topk(k, 1)
+    return ids, top, (1 - top.sum(1)).clamp(min=0)
+
+
+def plain_soft(logits: torch.Tensor, target: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Independent reference through autograd."""
+    return -(target * (logits / temperature).log_softmax(1)).sum(1).mean() * temperature**2
+
+
+def plain_top_k(logits: torch.Tensor, ids: torch.Tensor, top: torch.Tensor, rest: torch.Tensor, temperature: float,
+                kind: str) -> torch.Tensor:
+    scores = (logits / temperature).log_softmax(1)
+    others = torch.ones_like(scores, dtype=torch.bool).scatter_(1, ids, False)
+    fit = (top * scores.gather(1, ids)).sum(1)
+    if kind == "lumped":
+        fit = fit + rest * torch.stack([row[mask].exp().sum().log() for row, mask in zip(scores, others, strict=True)])
+    else:
+        fit = fit + rest * torch.stack([row[mask].mean() for row, mask in zip(scores, others, strict=True)])
+    return -fit.mean() * temperature**2
+
+
+def assert_equal_with_gradient(ours: torch.Tensor, reference: torch.Tensor, logits: torch.Tensor) -> None:
+    torch.testing.assert_close(ours, reference)
+    torch.testing.assert_close(torch.autograd.grad(ours, logits)[0], torch.autograd.grad(reference, logits)[0])
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 10.0])
+@pytest.mark.parametrize("hard_weight", [0.0, 0.5])
+@pytest.mark.parametrize("block", [0, 1, 4])
+def test_full_equals_autograd(temperature: float, hard_weight: float, block: int) -> None:
+    logits, target, pdf_ids = case(temperature=temperature)
+    ours = soft_cross_entropy(logits, target, temperature, pdf_ids=pdf_ids, hard_weight=hard_weight, block=block)
+    reference = (plain_soft(logits, target, temperature) + hard_weight * cross_entropy(logits, pdf_ids)) / (1 + hard_weight)
+    assert_equal_with_gradient(ours, reference, logits)
+
+
+@pytest.mark.parametrize("kind", ["lumped", "uniform"])
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 10.0])
+@pytest.mark.parametrize("k", [1, 4, PDFS - 1])
+@pytest.mark.parametrize("hard_weight, block", [(0.0, 0), (0.5, 4)])
+def test_top_k_equals_autograd(kind: str, temperature: float, k: int, hard_weight: float, block: int) -> None:
+    logits, target, pdf_ids = case(temperature=temperature)
+    ids, top, rest = kept(target, k)
+    ours = top_k_cross_entropy(logits, ids, top, rest, temperature, kind=kind, pdf_ids=pdf_ids,  # type: ignore[arg-type]
+                               hard_weight=hard_weight, block=block)
+    reference = (plain_top_k(logits, ids, top, rest, temperature, kind)
+                 + hard_weight * cross_entropy(logits, pdf_ids)) / (1 + hard_weight)
+    assert_equal_with_gradient(ours, reference, logits)
+
+
+@pytest.mark.parametrize("kind", ["lumped", "uniform"])
+def test_gradcheck(kind: str) -> None:
+    logits, target, _ = case(temperature=2.0)
+    ids, top, rest = kept(target, 3)
+    assert torch.autograd.gradcheck(
+        lambda z: top_k_cross_entropy(z, ids, top, rest, 2.0, kind=kind), (logits,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["lumped", "uniform"])
+def test_all_kept_equals_full(kind: str) -> None:
+    logits, target, _ = case(temperature=2.0)
+    ids, top, rest = kept(target, PDFS)
+    ours = top_k_cross_entropy(logits, ids, top, rest + 1e-4, 2.0, kind=kind)  # type: ignore[arg-type]  # float16's error
+    assert_equal_with_gradient(ours, soft_cross_entropy(logits, target, 2.0), logits)
+
+
+@pytest.mark.parametrize("kind", ["lumped", "uniform"])
+def test_one_hot_at_temperature_one_is_plain_cross_entropy(kind: str) -> None:
+    logits, _, pdf_ids = case()
+    one_hot = torch.nn.functional.one_hot(pdf_ids, PDFS).double()
+    assert_equal_with_gradient(soft_cross_entropy(logits, one_hot, 1.0), cross_entropy(logits, pdf_ids), logits)
+    ours = top_k_cross_entropy(logits, pdf_ids[:, None], torch.ones(BATCH, 1), torch.zeros(BATCH), kind=kind)  # type: ignore[arg-type]
+    assert_equal_with_gradient(ours, cross_entropy(logits, pdf_ids), logits)
+
+
+def test_high_temperature_matches_logits() -> None:
+    """Paper, section 2.1: T^2 dC/dz -> (z - v) / N for logits with zero mean."""
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(BATCH, PDFS, dtype=torch.float64, generator=generator) for _ in range(2))
+    student, teacher = ((z - z.mean(1, keepdim=True)) for z in (student, teacher))
+    student.requires_grad_()
+    temperature = 1e4
+    loss = soft_cross_entropy(student, (teacher / temperature).softmax(1), temperature)
+    expected = (student - teacher).detach() / PDFS / BATCH
+    torch.testing.assert_close(torch.autograd.grad(loss, student)[0], expected, rtol=1e-3, atol=1e-6)
+
+
+def test_lumped_is_a_lower_bound_with_the_same_minimum() -> None:
+    logits, target, _ = case()
+    ids, top, rest = kept(target, 3)
+    assert float(top_k_cross_entropy(logits, ids, top, rest)) < float(soft_cross_entropy(logits, target))
+    perfect = target.log().requires_grad_()
+    gradient = torch.autograd.grad(top_k_cross_entropy(perfect, ids, top, rest), perfect)[0]
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient))
+
+
+@pytest.mark.parametrize("kind", ["lumped", "uniform"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_extreme_students_stay_finite(kind: str, sign: int) -> None:
+    """The kept pdfs have all of the student's mass, or none of it."""
+    logits = torch.zeros(2, PDFS)
+    logits[:, :3] = sign * 1e3
+    logits.requires_grad_()
+    ids = torch.arange(3).expand(2, 3)
+    loss = top_k_cross_entropy(logits, ids, torch.full((2, 3), 0.3), torch.full((2,), 0.1), kind=kind)  # type: ignore[arg-type]
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert torch.isfinite(loss) and torch.isfinite(gradient).all()
+    if kind == "lumped":
+        torch.testing.assert_close(gradient.sum(1), torch.zeros(2), rtol=0, atol=1e-4)
+
+
+def test_hard_weight_needs_pdf_ids() -> None:
+    logits, target, _ = case()
+    with pytest.raises(ValueError, match="needs pdf_ids"):
+        soft_cross_entropy(logits, target, hard_weight=0.5)
