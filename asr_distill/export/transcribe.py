@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,12 @@ class Transcriber:
         self.model = OnnxModel(directory, threads=threads)
         self.decoder = Decoder(self.bundle.directory, self.bundle.search)
         self.fbank = Fbank(self.bundle.features, torch.device("cpu"))
-        self.hmm, self.lang = HmmModel.load(self.bundle.directory), Lang(self.bundle.directory)
         self.align_config = AlignConfig(acoustic_scale=self.bundle.search.acoustic_scale)
+
+    @cached_property
+    def language(self) -> tuple[HmmModel, Lang]:
+        """What word times need; a second for a large lexicon, so only where they are asked for."""
+        return HmmModel.load(self.bundle.directory), Lang(self.bundle.directory)
 
     def transcribe(self, path: Path, *, word_times: bool = True) -> Transcript:
         """Text of one file of any length; long ones are cut in their pauses (pieces of at most 30 s).
@@ -90,7 +95,7 @@ class Transcriber:
         found = self.decoder.decode(log_likelihoods.numpy(), name).words
         if not found or not word_times:
             return found, []
-        spans = align_words(log_likelihoods, found, self.hmm, self.lang, self.align_config)
+        spans = align_words(log_likelihoods, found, *self.language, self.align_config)
         shift = self.bundle.features.frame_shift_ms / 1000
         return found, [Word(span.word, round(piece.start + span.start_frame * shift, 3),
                             round(piece.start + span.end_frame * shift, 3), round(span.confidence, 4))
