@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -28,6 +29,22 @@ class CmvnStats:
     def __add__(self, other: CmvnStats) -> CmvnStats:
         return CmvnStats(self.count + other.count, self.total + other.total, self.squares + other.squares)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, exact to the last bit."""
+        return {"count": self.count, "total": self.total.tolist(), "squares": self.squares.tolist()}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> CmvnStats:
+        """What `to_dict` gave. Raises ValueError where an entry is missing or of the wrong form."""
+        try:
+            total, squares = (np.array(data[name], np.float64) for name in ("total", "squares"))
+            count = float(data["count"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not CMVN statistics: {error!r}") from None
+        if total.ndim != 1 or total.shape != squares.shape:
+            raise ValueError(f"CMVN sums of shapes {total.shape} and {squares.shape}, expected two equal rows")
+        return CmvnStats(count, total, squares)
+
     @property
     def mean(self) -> np.ndarray:
         return self.total / self.count
@@ -49,7 +66,8 @@ class UtteranceFeatures:
 class Cmvn:
     """One form of normalisation; a model carries the one that it was trained with.
 
-    speaker: mean and variance of all the speaker's frames (Kaldi's apply-cmvn --norm-vars=true); needs `speaker` statistics;
+    speaker: mean and variance of all the speaker's frames (Kaldi's apply-cmvn --norm-vars=true); needs `speaker`
+             statistics;
     global:  mean and variance of the training set: folds into the first affine layer;
     online:  a causal sliding mean over the last `window` frames, topped up by up to `prior_frames` of the
              training set's mean while fewer were heard (Kaldi's online-cmvn), and the training set's variance.
@@ -59,6 +77,27 @@ class Cmvn:
     train: CmvnStats  # statistics of the whole training set
     window: int = 600
     prior_frames: int = 200
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(CmvnKind):
+            raise ValueError(f"cmvn kind must be one of {', '.join(get_args(CmvnKind))}, not {self.kind!r}")
+        if self.window < 1 or self.prior_frames < 0:
+            raise ValueError(f"cmvn window must be positive and prior_frames not negative, not {self.window} "
+                             f"and {self.prior_frames}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, as a model stores its own normalisation."""
+        return {"kind": self.kind, "window": self.window, "prior_frames": self.prior_frames,
+                "train": self.train.to_dict()}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Cmvn:
+        """What `to_dict` gave. Raises ValueError where an entry is missing or of the wrong form."""
+        try:
+            return Cmvn(data["kind"], CmvnStats.from_dict(data["train"]), int(data["window"]),
+                        int(data["prior_frames"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a CMVN description: {error!r}") from None
 
     def apply(self, utterance: UtteranceFeatures) -> torch.Tensor:
         """Normalised frames, float32 (frames, coefficients), on the device of `utterance.raw`.

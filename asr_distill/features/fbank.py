@@ -12,8 +12,8 @@ import torch
 
 EPSILON = float(np.finfo(np.float32).eps)  # Kaldi's floor under every mel energy
 _DITHER_SEED = 0
-# Frames per block. On a CPU the work buffers of one block stay in the second-level cache. Elsewhere every block has this
-# one shape, so that a frame's bytes do not depend on the batch around it.
+# Frames per block. On a CPU the work buffers of one block stay in the second-level cache. Elsewhere every block has
+# this one shape, so that a frame's bytes do not depend on the batch around it.
 _BLOCK_FRAMES_CPU = 512
 _BLOCK_FRAMES_ACCELERATOR = 16384
 

@@ -1,0 +1,233 @@
+"""Audio to frame store: parallel readers, features on the device, parts that survive being killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lhotse
+import numpy as np
+import torch
+
+from asr_distill.config import to_dict
+from asr_distill.errors import UserError
+from asr_distill.executor import available_cpus
+from asr_distill.features.cmvn import CmvnStats
+from asr_distill.features.fbank import Fbank, FbankConfig
+from asr_distill.features.store import FRAMES, HEAD, FrameStore, Utterance, pack_stats, write_store_index
+from asr_distill.features.waveform import Clip, clip_of, read_samples
+from asr_distill.files import read_array, read_json, write_array
+from asr_distill.progress import Progress
+
+_SHORTEST_PART, _LONGEST_PART = 60.0, 900.0  # seconds of audio
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """A run of utterances whose rows of frames.npy are written by one thread, then marked done."""
+
+    number: int
+    clips: Sequence[Clip]
+    counts: Sequence[int]  # frames of each utterance
+    first_row: int
+
+    @property
+    def seconds(self) -> float:
+        return sum(clip.seconds for clip in self.clips)
+
+
+def compute_store(cuts: lhotse.CutSet, out: Path, config: FbankConfig, device: torch.device, *,
+                  batch_seconds: float = 600.0, workers: int = 0, label: str) -> dict[str, Any]:
+    """Write the frame store of `cuts` to the directory `out`; returns its figures.
+
+    batch_seconds: audio in one call of the features; workers: threads that read and compute (0: one a core).
+    Neither changes a byte of the result. If the same cuts were begun before and the process was killed, finished
+    parts are kept. Raises UserError where an audio file is unusable or the disk is full.
+    """
+    start = time.monotonic()
+    clips = [clip_of(cut, config.sample_rate) for cut in cuts]
+    if not clips:
+        raise UserError(f"{label}: no utterances to compute features of; prepare the corpus again")
+    _check_ids(clips)
+    digest = _digest(clips, config, device)
+    counts = [config.num_frames(clip.num_samples) for clip in clips]
+    if not sum(counts):
+        raise UserError(f"{label}: every utterance is shorter than one frame; check the corpus's segments")
+    kept = len(clips)
+    if not _is_complete(out, digest):
+        parts = _divide(clips, counts)
+        marks = _begin(out, digest, (sum(counts), config.num_mel_bins))
+        todo = [part for part in parts if _read_mark(marks, part, config.num_mel_bins) is None]
+        kept -= sum(len(part.clips) for part in todo)
+        _check_space(out, sum(sum(part.counts) for part in todo) * config.num_mel_bins * 2)
+        _compute_parts(todo, out, marks, Fbank(config, device), batch_seconds, workers or available_cpus(),
+                       Progress(label, sum(clip.seconds for clip in clips), "s of audio",
+                                done=sum(part.seconds for part in parts) - sum(part.seconds for part in todo)))
+        stats = np.concatenate([read_array(_mark(marks, part)) for part in parts])
+        utterances = [Utterance(clip.id, clip.speaker, tuple(clip.text.split()), clip.seconds) for clip in clips]
+        write_store_index(out, utterances, counts, stats, {"config": to_dict(config), "digest": digest})
+        shutil.rmtree(marks)
+    seconds = time.monotonic() - start
+    audio = sum(clip.seconds for clip in clips)
+    return {"utterances": len(clips), "frames": sum(counts), "speakers": len({clip.speaker for clip in clips}),
+            "hours": audio / 3600, "kept_utterances": kept, "seconds": seconds, "times_real_time": audio / seconds}
+
+
+def _compute_parts(parts: Sequence[_Part], out: Path, marks: Path, fbank: Fbank, batch_seconds: float, workers: int,
+                   progress: Progress) -> None:
+    with progress, _one_torch_thread(fbank.device), ThreadPoolExecutor(workers) as pool:
+        jobs = {pool.submit(_compute_part, part, out, marks, fbank, batch_seconds): part for part in parts}
+        try:
+            for job in as_completed(jobs):
+                job.result()
+                progress.update(jobs[job].seconds)
+        except OSError as error:
+            if error.errno not in _DISK_FULL:
+                raise
+            raise UserError(f"{out}: the disk is full; free some space and run the same command again "
+                            "(finished parts are kept)") from None
+        finally:
+            pool.shutdown(cancel_futures=True)  # parts that run now are finished and kept
+
+
+def _compute_part(part: _Part, out: Path, marks: Path, fbank: Fbank, batch_seconds: float) -> None:
+    """Write the part's rows, then its mark: the utterances' statistics, float64 (utterances, 1 + 2 * coefficients)."""
+    blocks, stats = [], []
+    for batch in _batches(part.clips, batch_seconds):
+        frames = fbank([torch.from_numpy(read_samples(clip)) for clip in batch])
+        for clip, utterance in zip(batch, frames, strict=True):
+            rows = utterance.to(torch.float16).cpu()  # (frames, coefficients)
+            exact = rows.double()
+            squares = exact.square().sum(0)
+            if not torch.isfinite(squares).all():
+                raise UserError(f"{clip.path}: gives features that are not finite; are its samples in [-1, 1]?")
+            blocks.append(rows.numpy())
+            stats.append(pack_stats(CmvnStats(float(len(rows)), exact.sum(0).numpy(), squares.numpy())))
+    with open(out / FRAMES, "r+b") as file:
+        row_bytes = fbank.config.num_mel_bins * 2
+        file.seek(_header_bytes(file) + part.first_row * row_bytes)
+        file.write(np.concatenate(blocks).data)
+    write_array(_mark(marks, part), np.stack(stats))
+
+
+def _divide(clips: Sequence[Clip], counts: Sequence[int]) -> list[_Part]:
+    """Parts of equal length, a hundred or more unless they would become very short."""
+    longest = min(max(sum(clip.seconds for clip in clips) / 128, _SHORTEST_PART), _LONGEST_PART)
+    parts: list[_Part] = []
+    first = row = 0
+    seconds = 0.0
+    for end, clip in enumerate(clips, 1):
+        seconds += clip.seconds
+        if seconds >= longest or end == len(clips):
+            parts.append(_Part(len(parts), clips[first:end], counts[first:end], row))
+            row += sum(counts[first:end])
+            first, seconds = end, 0.0
+    return parts
+
+
+def _batches(clips: Sequence[Clip], batch_seconds: float) -> Iterator[list[Clip]]:
+    batch: list[Clip] = []
+    for clip in clips:
+        if batch and sum(member.seconds for member in batch) + clip.seconds > batch_seconds:
+            yield batch
+            batch = []
+        batch.append(clip)
+    yield batch
+
+
+def _begin(out: Path, digest: str, shape: tuple[int, int]) -> Path:
+    """The directory of done marks for this digest; without one, an empty frames.npy is made and old work removed.
+
+    The digest is in the directory's name, so marks never count for other utterances or settings.
+    """
+    marks = out / f".parts-{digest[:16]}"
+    if marks.is_dir() and (out / FRAMES).is_file() and (out / FRAMES).stat().st_size == _file_bytes(out, shape):
+        return marks
+    out.mkdir(parents=True, exist_ok=True)
+    (out / HEAD).unlink(missing_ok=True)  # from here on the directory holds no finished store
+    for old in out.glob(".parts-*"):
+        shutil.rmtree(old)
+    (out / FRAMES).unlink(missing_ok=True)
+    with open(out / FRAMES, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
+        file.truncate(file.tell() + shape[0] * shape[1] * 2)
+    marks.mkdir()
+    return marks
+
+
+def _file_bytes(out: Path, shape: tuple[int, int]) -> int:
+    with open(out / FRAMES, "rb") as file:
+        return _header_bytes(file) + shape[0] * shape[1] * 2
+
+
+def _header_bytes(file: Any) -> int:
+    np.lib.format.read_magic(file)
+    np.lib.format.read_array_header_1_0(file)
+    return file.tell()
+
+
+def _mark(marks: Path, part: _Part) -> Path:
+    return marks / f"{part.number:06d}.npy"
+
+
+def _read_mark(marks: Path, part: _Part, coefficients: int) -> np.ndarray | None:
+    """The statistics of a finished part; None where it has yet to be computed."""
+    path = _mark(marks, part)
+    if not path.exists():
+        return None
+    stats = read_array(path)
+    fits = stats.shape == (len(part.clips), 1 + 2 * coefficients) and stats[:, 0].tolist() == list(part.counts)
+    return stats if fits else None
+
+
+def _is_complete(out: Path, digest: str) -> bool:
+    if not (out / HEAD).exists() or read_json(out / HEAD).get("digest") != digest:
+        return False
+    FrameStore(out)  # raises where the finished store was damaged since
+    return True
+
+
+def _digest(clips: Sequence[Clip], config: FbankConfig, device: torch.device) -> str:
+    """Of everything that decides the bytes of the result."""
+    digest = hashlib.sha256(json.dumps([to_dict(config), device.type]).encode())
+    for clip in clips:
+        digest.update(repr(dataclasses.replace(clip, cut=None)).encode())
+        if clip.cut is not None:
+            digest.update(json.dumps(clip.cut.to_dict(), sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def _check_ids(clips: Sequence[Clip]) -> None:
+    seen: set[str] = set()
+    for clip in clips:
+        if clip.id in seen:
+            raise UserError(f"{clip.path}: utterance id {clip.id} appears twice; ids must be unique")
+        seen.add(clip.id)
+
+
+def _check_space(out: Path, needed: int) -> None:
+    free = shutil.disk_usage(out).free
+    if free < needed:
+        raise UserError(f"{out}: {needed / 1e9:.1f} GB of features to write, {free / 1e9:.1f} GB free; free some "
+                        "space and run the same command again (finished parts are kept)")
+
+
+@contextmanager
+def _one_torch_thread(device: torch.device) -> Iterator[None]:
+    """Each worker computes on its own core; matrix products split over threads could also round differently."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if device.type == "cpu" else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
