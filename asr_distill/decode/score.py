@@ -86,9 +86,8 @@ def compare(references: Texts, hypotheses_a: Texts | Iterable[Hypothesis], hypot
     # Adding one keeps p above 0: it is never surer than the resamples allow.
     tail = (1 + min((difference <= 0).sum(), (difference >= 0).sum())) / (1 + resamples)
     p, segments = mapsswe(references, hypotheses_a, hypotheses_b)
-    scale = 100 / int(words.sum())
-    return Comparison(scale * int(a.sum()), scale * int(b.sum()), scale * int((b - a).sum()), low, high, p,
-                      min(1.0, 2 * tail), segments)
+    wer_a, wer_b, difference_ab = (100 * int(errors.sum()) / int(words.sum()) for errors in (a, b, b - a))
+    return Comparison(wer_a, wer_b, difference_ab, low, high, p, min(1.0, float(2 * tail)), segments)
 
 
 def texts_of(hypotheses: Texts | Iterable[Hypothesis]) -> Texts:

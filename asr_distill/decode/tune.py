@@ -100,13 +100,14 @@ def tune(emission: EmissionModel, store: FrameStore, references: Mapping[str, Se
 
 def walk(evaluate: Callable[[Cell], dict[str, float]], start: Cell, shape: tuple[int, int],
          ) -> tuple[Cell, dict[Cell, dict[str, float]]]:
-    """Steepest descent of "wer" over grid neighbours: (the lowest cell, every cell evaluated). Ties stay where they are."""
+    """Descent of "wer" over grid neighbours: (the lowest cell found, every cell evaluated). Ties stay where they are."""
     seen = {start: evaluate(start)}
     here = start
     while True:
+        before = here
         for axis in (0, 1):  # the scale first: it moves the error rate most
             here = _descend(evaluate, here, axis, shape, seen)
-        if all(cell in seen for cell in _neighbours(here, shape)):
+        if here == before:
             return here, seen
 
 
@@ -142,7 +143,8 @@ def _nearest(values: Sequence[float], wanted: float, measure: Callable[[float], 
     return min(range(len(values)), key=lambda index: abs(measure(values[index]) - measure(wanted)))
 
 
-def _kept(emission: EmissionModel, store: FrameStore, device: torch.device, folder: Path) -> Callable[[int], np.ndarray]:
+def _kept(emission: EmissionModel, store: FrameStore, device: torch.device, folder: Path,
+          ) -> Callable[[int], np.ndarray]:
     """Log-likelihoods by utterance, computed once and kept on disk."""
     def likelihoods(index: int) -> np.ndarray:
         path = folder / f"{index}.npy"
