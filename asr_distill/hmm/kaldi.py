@@ -55,7 +55,7 @@ def transition_model(hmm: HmmModel, context: kaldi_hmm_gmm.ContextDependency) ->
         for identity in range(first_ids[index], first_ids[index + 1]):
             log_probs[identity] = stay if fresh.is_self_loop(identity) else forward
         stay_away[index] = forward
-    model = kaldi_hmm_gmm.TransitionModel()
+    model = kaldi_hmm_gmm.TransitionModel.__new__(kaldi_hmm_gmm.TransitionModel)  # __setstate__ constructs it
     model.__setstate__((tuples, topology, first_ids, states, pdfs, num_pdfs, log_probs, stay_away))
     return model
 
