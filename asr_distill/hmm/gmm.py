@@ -18,6 +18,8 @@ from asr_distill.features.cmvn import Cmvn, CmvnStats, UtteranceFeatures
 from asr_distill.files import atomic_path
 from asr_distill.hmm.frontend import Frontend, FrontendConfig
 
+_SCORE_CHUNK = {"cpu": 256, "cuda": 65536}  # frames scored at once: on a CPU they stay in cache
+
 
 @dataclass(frozen=True)
 class Mixtures:
@@ -51,9 +53,10 @@ class Mixtures:
 
     @cached_property
     def _blocks(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:
-        """Pdfs with like many components together: (pdfs, matrix, constants, components of each).
+        """Pdfs with like many components together: (pdfs, matrix (rows, 2 D), constants (rows, 1), components).
 
-        Counts are rounded up to powers of two; a component that only fills up has constant -inf.
+        Rows hold the first component of every pdf of the block, then the second ... Counts are rounded up to
+        powers of two; a component that only fills up has constant -inf.
         """
         matrix, constants = self.linear
         counts = np.array(self.counts)
@@ -61,23 +64,30 @@ class Mixtures:
         blocks = []
         for size in np.unique(sizes).tolist():
             pdfs = np.flatnonzero(sizes == size)
-            slot = np.arange(size)
-            real = torch.as_tensor(slot < counts[pdfs, None], device=self.device).flatten()
-            columns = np.array(self.offsets)[pdfs, None] + np.minimum(slot, counts[pdfs, None] - 1)
-            index = torch.as_tensor(columns, device=self.device).flatten()
-            blocks.append((torch.as_tensor(pdfs, device=self.device), matrix[:, index].contiguous(),
-                           constants[index].masked_fill(~real, -math.inf), size))
+            slot = np.arange(size)[:, None]
+            real = torch.as_tensor(slot < counts[pdfs], device=self.device).flatten()
+            rows = np.array(self.offsets)[pdfs] + np.minimum(slot, counts[pdfs] - 1)  # (size, pdfs)
+            index = torch.as_tensor(rows, device=self.device).flatten()
+            blocks.append((torch.as_tensor(pdfs, device=self.device), matrix.T[index].contiguous(),
+                           constants[index].masked_fill(~real, -math.inf).unsqueeze(1), size))
         return blocks
 
     def score(self, features: torch.Tensor) -> torch.Tensor:
         """log p(x | pdf): (frames, D) to float32 (frames, pdfs)."""
-        both = torch.cat([features, features.square()], 1)
         out = features.new_empty(len(features), self.num_pdfs)
-        for pdfs, matrix, constants, size in self._blocks:
-            joint = torch.addmm(constants, both, matrix)  # (frames, pdfs of the block * size)
-            if size > 1:
-                joint = joint.view(len(features), len(pdfs), size).logsumexp(2)
-            out[:, pdfs] = joint
+        chunk = _SCORE_CHUNK.get(self.device.type, _SCORE_CHUNK["cuda"])
+        for at in range(0, len(features), chunk):
+            frames = features[at : at + chunk]
+            both = torch.cat([frames, frames.square()], 1).T  # (2 D, frames)
+            for pdfs, matrix, constants, size in self._blocks:
+                joint = torch.addmm(constants, matrix, both).view(size, len(pdfs), len(frames))
+                if size == 1:
+                    out[at : at + chunk, pdfs] = joint[0].T
+                    continue
+                # By hand: torch's logsumexp over a few elements is several times slower on a CPU.
+                best = joint.amax(0)
+                evidence = joint.sub_(best).exp_().sum(0).log_().add_(best)  # (pdfs, frames)
+                out[at : at + chunk, pdfs] = evidence.T
         return out
 
     def tensors(self) -> dict[str, torch.Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -38,6 +39,12 @@ class UtteranceGraph:
 
     def __len__(self) -> int:
         return len(self.pdf)
+
+    @cached_property
+    def own_pdfs(self) -> tuple[np.ndarray, np.ndarray]:
+        """The pdfs that occur, ascending, and each state's place among them (S,)."""
+        pdfs, places = np.unique(self.pdf, return_inverse=True)
+        return pdfs, places.ravel()
 
     def shortest(self) -> int:
         """Fewest frames that any path takes."""

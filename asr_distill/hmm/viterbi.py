@@ -68,11 +68,19 @@ class ViterbiBatch:
         used = np.isfinite(weights).sum(1)
         order = np.argsort(-used, kind="stable")
         self.entries = self._tensor(entries[order], torch.int64)  # (E,)
-        self.slots = []  # per slot k: predecessors and weights of the entries that have it
-        for slot in range(width):
-            rows = order[: int((used > slot).sum())]
-            at = predecessors[rows, slot]
-            self.slots.append((self._tensor(at, torch.int64), self._tensor(weights[rows, slot] + forward[at])))
+        rows = [order[: int((used > slot).sum())] for slot in range(width)]
+        slots = [len(some) for some in rows]  # entries that have slot k
+        incoming = np.concatenate([predecessors[some, slot] for slot, some in enumerate(rows)])
+        weight = np.concatenate([weights[some, slot] for slot, some in enumerate(rows)])
+        self.incoming = self._tensor(incoming, torch.int64)  # (sum of slots,): predecessors, slot by slot
+        self.incoming_weights = self._tensor(weight + forward[incoming])
+        # Work space of _enter, and each slot's view of it: cutting tensors anew at every frame costs as much as
+        # the arithmetic.
+        self._candidates = torch.empty_like(self.incoming_weights)
+        self._score = torch.empty(len(entries), device=device)
+        self._pointer = torch.empty(len(entries), dtype=torch.uint8, device=device)
+        self._slots = [(ENTRY + slot, candidate, self._score[:some], self._pointer[:some]) for
+                       slot, (some, candidate) in enumerate(zip(slots, self._candidates.split(slots), strict=True))]
         every = np.arange(len(phone))
         sources = np.stack([every, every - 1] + [every] * width, 1)  # (N, 2 + K): by back-pointer
         sources[entries, ENTRY:] = predecessors
@@ -108,16 +116,17 @@ class ViterbiBatch:
         """Scaled scores of each utterance's own pdfs side by side (longest, columns); each state's column (N,)."""
         own, columns, count = [], [], 0
         for graph in self.graphs:
-            pdfs, inverse = np.unique(graph.pdf, return_inverse=True)
+            pdfs, places = graph.own_pdfs
             own.append(pdfs)
-            columns.append(inverse + count)
+            columns.append(places + count)
             count += len(pdfs)
         longest = max(map(len, log_likelihoods))
         scores = torch.zeros(longest, count, device=self.device)
         at = 0
         for pdfs, utterance in zip(own, log_likelihoods, strict=True):
-            extra = self._tensor(np.array([bonus.get(int(pdf), 0.0) for pdf in pdfs]))
-            picked = utterance.index_select(1, self._tensor(pdfs, torch.int64)).add_(extra).mul_(scale)
+            picked = utterance.index_select(1, self._tensor(pdfs, torch.int64)).mul_(scale)
+            if bonus:
+                picked += self._tensor(np.array([scale * bonus.get(int(pdf), 0.0) for pdf in pdfs]))
             scores[: len(utterance), at : at + len(pdfs)] = picked
             at += len(pdfs)
         return scores, self._tensor(np.concatenate(columns), torch.int64)
@@ -155,16 +164,15 @@ class ViterbiBatch:
 
     def _enter(self, now: torch.Tensor, then: torch.Tensor, backward: torch.Tensor) -> None:
         """Let paths pass from ends of words and silences to the next beginnings."""
-        score = then.index_select(0, self.entries)  # so far only the self-loop
-        pointer = torch.zeros(len(score), dtype=torch.uint8, device=self.device)
-        for slot, (predecessors, weights) in enumerate(self.slots):
-            some = len(predecessors)
-            candidate = now.index_select(0, predecessors).add_(weights)
-            better = candidate > score[:some]
-            pointer[:some].masked_fill_(better, ENTRY + slot)
-            torch.maximum(candidate, score[:some], out=score[:some])
-        then.index_copy_(0, self.entries, score)
-        backward.index_copy_(0, self.entries, pointer)
+        torch.index_select(then, 0, self.entries, out=self._score)  # so far only the self-loops
+        self._pointer.zero_()
+        torch.index_select(now, 0, self.incoming, out=self._candidates)
+        self._candidates += self.incoming_weights
+        for code, candidate, score, pointer in self._slots:
+            pointer.masked_fill_(candidate > score, code)
+            torch.maximum(candidate, score, out=score)
+        then.index_copy_(0, self.entries, self._score)
+        backward.index_copy_(0, self.entries, self._pointer)
 
     def _trace(self, backward: torch.Tensor, last: Sequence[int], lengths: Sequence[int]) -> torch.Tensor:
         """States (longest, utterances) of the best paths, backwards from each utterance's last frame."""
