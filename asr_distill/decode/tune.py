@@ -100,7 +100,7 @@ def tune(emission: EmissionModel, store: FrameStore, references: Mapping[str, Se
 
 def walk(evaluate: Callable[[Cell], dict[str, float]], start: Cell, shape: tuple[int, int],
          ) -> tuple[Cell, dict[Cell, dict[str, float]]]:
-    """Descent of "wer" over grid neighbours: (the lowest cell found, every cell evaluated). Ties stay where they are."""
+    """Descent of "wer" over grid neighbours: (lowest cell found, every cell evaluated). Ties stay."""
     seen = {start: evaluate(start)}
     here = start
     while True:
