@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
 EPSILON = float(np.finfo(np.float32).eps)  # Kaldi's floor under every mel energy
 _DITHER_SEED = 0
-# Frames per block. On a CPU the work buffers of one block stay in the second-level cache. Elsewhere every block has
-# this one shape, so that a frame's bytes do not depend on the batch around it.
+# Frames per block: on a CPU the buffers of one block stay in the second-level cache.
 _BLOCK_FRAMES_CPU = 512
 _BLOCK_FRAMES_ACCELERATOR = 16384
+# Strongest over weakest mel energy of a frame (60 dB) up to which float32 keeps the logarithms right to 1e-4.
+_TRUSTED_RANGE = 1e6
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,6 @@ def mel_filters(config: FbankConfig) -> np.ndarray:
     return np.concatenate([weights, np.zeros((1, config.num_mel_bins))])
 
 
-class _Work(NamedTuple):
-    """Buffers of one block."""
-
-    centred: torch.Tensor  # (block, frame_length)
-    padded: torch.Tensor  # (block, fft_size); column 0 stays 0, since Povey's window begins with 0
-
-
 class Fbank:
     """`Fbank(config, device)(waveforms)`: whole utterances in one call.
 
@@ -115,17 +108,22 @@ class Fbank:
 
     def __init__(self, config: FbankConfig, device: torch.device):
         self.config, self.device = config, device
+        # On a CPU utterances go one by one: samples and work buffers stay in the cache. Elsewhere the batch is one long
+        # array, worked through in blocks of one shape, so that a frame's bytes do not depend on the batch around it.
+        self.packed = device.type != "cpu"
         length = config.frame_length
         phase = np.arange(length) * (2 * math.pi / (length - 1))
         povey = (0.5 - 0.5 * np.cos(phase)) ** 0.85
-        self.window = torch.tensor(povey[1:], dtype=torch.float32, device=device)  # povey[0] is 0
+        self.window64 = torch.tensor(povey[1:], dtype=torch.float64, device=device)  # povey[0] is 0
+        self.window = self.window64.float()
         self._straddling = -(-(length - config.frame_shift) // config.frame_shift)  # rows between two utterances
         filters = mel_filters(config)
         used = np.flatnonzero(filters.any(1))
         self.bins = slice(2 * int(used[0]), 2 * int(used[-1]) + 2)  # of the interleaved real and imaginary parts
         # every row twice: squares of real and imaginary parts are added up by the matrix product itself
         rows = filters[used[0] : used[-1] + 1].repeat(2, axis=0)
-        self.filters = torch.tensor(rows, dtype=torch.float32, device=device)
+        self.filters64 = torch.tensor(rows, dtype=torch.float64, device=device)
+        self.filters = self.filters64.float()
 
     def __call__(self, waveforms: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Float waveforms (samples,) in [-1, 1] to log-mel frames, float32 (frames, num_mel_bins), on the device.
@@ -136,26 +134,23 @@ class Fbank:
         for waveform in waveforms:
             _check(waveform)
         counts = [self.config.num_frames(len(waveform)) for waveform in waveforms]
-        if self.device.type == "cpu":  # one by one: an utterance's samples and work buffers stay in the cache
+        if not self.packed:
             frames = torch.empty((sum(counts), self.config.num_mel_bins))
             results = list(frames.split(counts))
-            work = self._work(min(_BLOCK_FRAMES_CPU, max(counts, default=0)))
+            padded = self._padded(min(_BLOCK_FRAMES_CPU, max(counts, default=0)))
             for waveform, count, result in zip(waveforms, counts, results, strict=True):
                 if count:
-                    self._log_mel(self._windows([waveform], [count]), result, work)
+                    self._log_mel(self._signal([waveform], [count]), result, padded)
             return results
-        # all at once; a few rows of windows straddle two utterances and are not returned
+        # a few rows of windows straddle two utterances and are not returned
         lengths = [count + self._straddling for count in counts]
         frames = torch.empty((sum(lengths), self.config.num_mel_bins), device=self.device)
         if sum(counts):
-            self._log_mel(self._windows(waveforms, counts), frames, self._work(_BLOCK_FRAMES_ACCELERATOR))
+            self._log_mel(self._signal(waveforms, counts), frames, self._padded(_BLOCK_FRAMES_ACCELERATOR))
         return [rows[:count] for rows, count in zip(frames.split(lengths), counts, strict=True)]
 
-    def _windows(self, waveforms: Sequence[torch.Tensor], counts: list[int]) -> torch.Tensor:
-        """All windows of the utterances, (rows, frame_length), as one strided view of their samples.
-
-        Utterances lie one behind the other, each starting at a multiple of the shift.
-        """
+    def _signal(self, waveforms: Sequence[torch.Tensor], counts: list[int]) -> torch.Tensor:
+        """The samples under all windows, one utterance behind the other, each starting at a multiple of the shift."""
         shift, length = self.config.frame_shift, self.config.frame_length
         rows = sum(counts) + self._straddling * len(counts)
         signal = torch.zeros(rows * shift + length)
@@ -164,16 +159,13 @@ class Fbank:
             if count:
                 self._lay_out(waveform, count, signal[begin : begin + (count - 1) * shift + length])
             begin += (count + self._straddling) * shift
-        return signal.to(self.device, non_blocking=True).as_strided((rows, length), (shift, 1))
+        return signal.to(self.device, non_blocking=True)
 
-    def _work(self, block: int) -> _Work:
-        return _Work(torch.zeros((block, self.config.frame_length), device=self.device),
-                     torch.zeros((block, self.config.fft_size), device=self.device))
+    def _padded(self, block: int) -> torch.Tensor:
+        return torch.zeros((block, self.config.fft_size), device=self.device)
 
     def _lay_out(self, waveform: torch.Tensor, count: int, out: torch.Tensor) -> None:
         """Write the samples under `count` windows to `out`, edges reflected unless snip_edges."""
-        if count == 0:
-            return
         config, total = self.config, len(waveform)
         samples = waveform.detach().to("cpu", torch.float32)
         if config.dither:
@@ -190,23 +182,41 @@ class Fbank:
             mirrored = outside.remainder(2 * total)  # reflection repeats where the waveform is shorter than the edge
             out[outside + before] = samples[torch.minimum(mirrored, 2 * total - 1 - mirrored)]
 
-    def _log_mel(self, windows: torch.Tensor, frames: torch.Tensor, work: _Work) -> None:
-        """Fill frames (rows, num_mel_bins) from windows (rows, frame_length), block by block."""
-        length, block = self.config.frame_length, len(work.padded)
-        whole = self.device.type != "cpu"
-        for begin in range(0, len(frames), block):
-            count = min(block, len(frames) - begin)
-            window = windows[begin : begin + count]
-            rows = slice(0, block if whole else count)
-            centred, padded = work.centred[rows], work.padded[rows]
-            torch.sub(window, window.mean(1, keepdim=True), out=centred[:count])
-            emphasised = padded[:, 1:length]
-            torch.sub(centred[:, 1:], centred[:, :-1], alpha=self.config.preemphasis, out=emphasised)
-            emphasised.mul_(self.window)
-            spectrum = torch.fft.rfft(padded)  # without out=, which would copy
-            power = torch.view_as_real(spectrum).view(len(padded), -1)[:, self.bins].square_()  # (rows, 2 * used bins)
-            energies = torch.mm(power, self.filters)[:count]  # (count, num_mel_bins)
-            torch.log(energies.clamp_(min=EPSILON), out=frames[begin : begin + count])
+    def _log_mel(self, signal: torch.Tensor, frames: torch.Tensor, padded: torch.Tensor) -> None:
+        """Fill frames (rows, num_mel_bins) from laid-out samples, a block of len(padded) rows at a time."""
+        shift, length, emphasis = self.config.frame_shift, self.config.frame_length, self.config.preemphasis
+        differences = torch.sub(signal[1:], signal[:-1], alpha=emphasis)
+        windows = signal.as_strided((len(frames), length), (shift, 1))
+        emphasised = differences.as_strided((len(frames), length - 1), (shift, 1))
+        for begin in range(0, len(frames), len(padded)):
+            block = slice(begin, begin + len(padded))
+            window, count = windows[block], len(frames[block])
+            rows = padded if self.packed else padded[:count]
+            energies = self._energies(emphasised[block], window.mean(1, keepdim=True), rows, self.window, self.filters)
+            energies = energies[:count].clamp_(min=EPSILON / 2)
+            # Float32 rounding of a loud frame reaches its weak filters. What lies well under the floor does not matter.
+            weakest = energies.masked_fill(energies <= EPSILON / 2, torch.inf).amin(1)
+            unsure = (energies.amax(1) > _TRUSTED_RANGE * weakest).nonzero().squeeze(1)
+            if len(unsure):
+                exact = window[unsure].double()
+                zeros = exact.new_zeros((len(unsure), self.config.fft_size))
+                energies[unsure] = self._energies(exact[:, 1:] - emphasis * exact[:, :-1], exact.mean(1, keepdim=True),
+                                                  zeros, self.window64, self.filters64).float()
+            torch.log(energies.clamp_(min=EPSILON), out=frames[block])
+
+    def _energies(self, emphasised: torch.Tensor, mean: torch.Tensor, padded: torch.Tensor, povey: torch.Tensor,
+                  filters: torch.Tensor) -> torch.Tensor:
+        """Mel energies (rows, num_mel_bins) in the precision of the arguments.
+
+        emphasised: x_i - a x_{i-1} of each window (up to rows, frame_length - 1); mean: of each window's samples;
+        padded: (rows, fft_size) to work in, where column 0 and the columns behind the window are and stay zero.
+        """
+        # (x_i - m) - a (x_{i-1} - m) = (x_i - a x_{i-1}) - (1 - a) m
+        inside = padded[: len(emphasised), 1 : self.config.frame_length]
+        torch.sub(emphasised, mean, alpha=1 - self.config.preemphasis, out=inside).mul_(povey)
+        spectrum = torch.fft.rfft(padded)  # without out=, which would copy
+        power = torch.view_as_real(spectrum).view(len(padded), -1)[:, self.bins].square_()  # (rows, 2 * used bins)
+        return torch.mm(power, filters)
 
 
 def _check(waveform: torch.Tensor) -> None:
