@@ -101,8 +101,11 @@ class GraphCompiler:
     def compile(self, words: Sequence[str]) -> UtteranceGraph:
         """Words as written in the transcript; one outside the lexicon is read as the unknown word.
 
-        Raises UserError where a pronunciation uses a phone that the HMM lacks.
+        Raises UserError where a pronunciation uses a phone that the HMM lacks, and where there is neither a word
+        nor (by a silence probability of 0) a silence.
         """
+        if not words and self.lang.silence_probability == 0:
+            raise UserError("an utterance without words cannot be aligned while lang's silence_probability is 0")
         phones = self._phone_graph(words)
         if self.hmm.tree.context_width == 1:
             contexts = [(0, phone, 0) for phone in phones.phone]

@@ -1,0 +1,157 @@
+"""Viterbi against enumeration of all paths and against Kaldi's FasterDecoder."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hmm_toys import TriphoneToy, all_paths, kaldi_best_score, kaldi_graph, toy_lang
+
+from asr_distill.hmm.align import AlignConfig, align_words
+from asr_distill.hmm.aligner import Aligner
+from asr_distill.hmm.graph import GraphCompiler, UtteranceGraph
+from asr_distill.hmm.model import HmmModel, monophone_model
+from asr_distill.hmm.transitions import TransitionTable
+from asr_distill.hmm.viterbi import ViterbiBatch, batches
+
+CPU = torch.device("cpu")
+LANG = toy_lang()
+WORDS = [("A",), ("BACK", "A"), ("CAB", "BACK"), ("A", "A", "OTHER"), ()]
+
+
+def toy_model(width: int) -> HmmModel:
+    tree = TriphoneToy() if width == 3 else monophone_model(LANG.phones).tree
+    return HmmModel(LANG.phones, (3,) * len(LANG.phones), tree)
+
+
+def with_random_loops(hmm: HmmModel, graphs: list[UtteranceGraph], random: np.random.Generator) -> HmmModel:
+    keys = {key for g in graphs for key in zip(g.phone.tolist(), g.state.tolist(), g.pdf.tolist(), strict=True)}
+    return replace(hmm, self_loops={key: float(random.uniform(0.1, 0.9)) for key in sorted(keys)})
+
+
+def brute_force(graph: UtteranceGraph, hmm: HmmModel, scores: np.ndarray, scale: float, loops: float) -> float:
+    """Best score over every path and every way to spend the frames on its states, in float64."""
+    best = -np.inf
+    frames = len(scores)
+    for path, weight in all_paths(graph):
+        logs = [hmm.log_transitions(int(graph.phone[s]), int(graph.state[s]), int(graph.pdf[s])) for s in path]
+        for cuts in itertools.combinations(range(1, frames), len(path) - 1):
+            spent = np.diff([0, *cuts, frames])
+            total = weight + sum(loops * (stay * (n - 1) + go) for (stay, go), n in zip(logs, spent, strict=True))
+            owners = np.repeat(path, spent)
+            best = max(best, total + scale * scores[np.arange(frames), graph.pdf[owners]].sum())
+    return best
+
+
+def score_of(graph: UtteranceGraph, hmm: HmmModel, scores: np.ndarray, states: np.ndarray, scale: float,
+             loops: float) -> float:
+    """What the returned states weigh, by walking them over the predecessor lists, in float64."""
+    predecessors, weights = graph.predecessors()
+    total = float(graph.initial[states[0]])
+    for t, s in enumerate(states):
+        total += scale * float(scores[t, graph.pdf[s]])
+        stay, go = hmm.log_transitions(int(graph.phone[s]), int(graph.state[s]), int(graph.pdf[s]))
+        if t + 1 == len(states):
+            total += loops * go + float(graph.final[s])
+        elif states[t + 1] == s:
+            total += loops * stay
+        else:
+            ways = weights[states[t + 1]][predecessors[states[t + 1]] == s]
+            total += loops * go + float(ways.max())
+    return total
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_equals_brute_force(width: int) -> None:
+    random = np.random.default_rng(width)
+    hmm = toy_model(width)
+    compiler = GraphCompiler(hmm, LANG)
+    graphs = [compiler.compile(words) for words in WORDS]
+    hmm = with_random_loops(hmm, graphs, random)
+    lengths = [8, 9, 19, 11, 4]
+    scores = [random.normal(0, 3, (n, hmm.num_pdfs)).astype(np.float32) for n in lengths]
+    search = ViterbiBatch(graphs, TransitionTable(hmm), self_loop_scale=0.7, device=CPU)
+    paths = search.search([torch.from_numpy(s) for s in scores], acoustic_scale=0.4)
+    for graph, score, path in zip(graphs, scores, paths, strict=True):
+        assert path is not None and len(path.states) == len(score)
+        expected = brute_force(graph, hmm, score, 0.4, 0.7) if len(score) < 15 else None
+        walked = score_of(graph, hmm, score, path.states, 0.4, 0.7)
+        assert path.score == pytest.approx(walked, abs=1e-4)
+        if expected is not None:
+            assert path.score == pytest.approx(expected, abs=1e-4)
+        assert path.acoustic == pytest.approx(score[np.arange(len(score)), graph.pdf[path.states]].sum(), abs=1e-3)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_equals_kaldi_faster_decoder(width: int) -> None:
+    random = np.random.default_rng(10 + width)
+    hmm = toy_model(width)
+    compiler = GraphCompiler(hmm, LANG)
+    words = [tuple(random.choice(["A", "CAB", "BACK", "X"], n)) for n in (3, 9, 14)]
+    graphs = [compiler.compile(each) for each in words]
+    hmm = with_random_loops(hmm, graphs, random)
+    scores = [random.normal(0, 2, (n, hmm.num_pdfs)).astype(np.float32) for n in (60, 200, 150)]
+    table = TransitionTable(hmm)
+    paths = ViterbiBatch(graphs, table, self_loop_scale=0.1, device=CPU).search(
+        [torch.from_numpy(s) for s in scores], acoustic_scale=0.5)
+    for graph, score, path in zip(graphs, scores, paths, strict=True):
+        assert path is not None
+        expected = kaldi_best_score(kaldi_graph(graph, table, 0.1), 0.5 * score, beam=1e5)
+        assert path.score == pytest.approx(expected, abs=2e-3)
+
+
+def test_the_batch_does_not_matter_and_short_utterances_fail_alone() -> None:
+    random = np.random.default_rng(3)
+    hmm = toy_model(1)
+    graphs = [GraphCompiler(hmm, LANG).compile(words) for words in [("CAB",), ("A",), ("CAB", "CAB"), ("BACK",)] * 3]
+    lengths = [30, 2, 17, 45, 9, 3, 18, 6, 8, 0, 40, 5]
+    scores = [torch.from_numpy(random.normal(0, 3, (n, hmm.num_pdfs)).astype(np.float32)) for n in lengths]
+    fits = [n >= graph.shortest() for n, graph in zip(lengths, graphs, strict=True)]
+    assert [i for i, ok in enumerate(fits) if not ok] == [1, 2, 8, 9, 11]
+    results = []
+    for cells in (1, 2000, 10**9):
+        aligner = Aligner(hmm, AlignConfig(batch_cells=cells), CPU)
+        results.append(dict(aligner.align(graphs, lengths, scores.__getitem__)))
+    for index, ok in enumerate(fits):
+        states = [result[index].states if result[index] else None for result in results]
+        assert all((s is not None) == ok for s in states)
+        assert not ok or all((s == states[0]).all() for s in states)
+
+
+def test_batches_cover_all_and_stay_within_the_budget() -> None:
+    lengths, sizes = [5, 100, 50, 7, 90, 1000], [10, 20, 30, 40, 50, 60]
+    found = list(batches(lengths, sizes, 7000))
+    assert sorted(i for batch in found for i in batch) == list(range(6))
+    for batch in found:
+        assert len(batch) == 1 or max(lengths[i] for i in batch) * sum(sizes[i] for i in batch) <= 7000
+
+
+def test_silence_boost_moves_the_border_of_silence() -> None:
+    """Frames that fit silence only slightly worse than the word go to silence once it is boosted."""
+    hmm = toy_model(1)
+    graph = GraphCompiler(hmm, LANG).compile(("A",))
+    scores = torch.full((40, hmm.num_pdfs), -20.0)
+    scores[:, hmm.tree.pdf(0, 3, 0, 0) : hmm.tree.pdf(0, 3, 0, 2) + 1] = -1.0
+    scores[20:, :3] = -1.5
+    shares = []
+    for boost in (1.0, 4.0):
+        aligner = Aligner(hmm, AlignConfig(acoustic_scale=1.0, silence_boost=boost), CPU)
+        ((_, path),) = aligner.align([graph], [40], lambda _: scores)
+        assert path is not None
+        shares.append((graph.phone[path.states] == 1).mean())
+        assert path.acoustic == pytest.approx(scores.double()[range(40), graph.pdf[path.states]].sum().item())
+    assert shares == [0.0, 0.5]
+
+
+def test_word_spans_of_a_planted_utterance() -> None:
+    hmm = toy_model(1)
+    phones = [1] * 10 + [5] * 6 + [3] * 8 + [4] * 6 + [1] * 5 + [3] * 7  # SIL K AA B SIL AA
+    scores = torch.full((len(phones), hmm.num_pdfs), -10.0)
+    for t, phone in enumerate(phones):
+        scores[t, hmm.tree.pdf(0, phone, 0, 0) : hmm.tree.pdf(0, phone, 0, 2) + 1] = 0.0
+    spans = align_words(scores, ("CAB", "A"), hmm, LANG, AlignConfig(acoustic_scale=1.0))
+    assert [(s.word, s.start_frame, s.end_frame) for s in spans] == [("CAB", 10, 30), ("A", 35, 42)]
+    assert all(s.confidence == pytest.approx(1 / 3, abs=0.01) for s in spans)
