@@ -12,7 +12,7 @@ import kaldilm
 
 from asr_distill.errors import UserError
 from asr_distill.kaldi import kaldifst
-from asr_distill.lang.arpa import BEGIN, END, arpa_ngrams
+from asr_distill.lang.arpa import BEGIN, END, Arpa, check_model
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,15 @@ def grammar_fst(arpa: Path, known_words: Container[str],
     """G with #0 on its backoff arcs, `<s>` and `</s>` as start and end, sorted by input label.
 
     N-grams with a word that is not in `known_words` are left out. `words_txt` is the symbol table.
-    Raises UserError where `arpa` is no complete model or shares no word with the lexicon.
+    Raises UserError where `arpa` is no complete model, is broken, or shares no word with the lexicon.
     """
+    model = Arpa.read(arpa)
+    check_model(model, str(arpa))
     with tempfile.TemporaryDirectory() as folder:
         restricted = Path(folder) / "lm.arpa"
-        figures = restrict_arpa(arpa, known_words, restricted)
+        figures = restrict(model, known_words, restricted)
+        if figures.ngrams[1] <= 2:
+            raise UserError(f"{arpa}: no word of this language model is in the lexicon")
         fst_file = Path(folder) / "G.fst"
         kaldilm.arpa2fst(str(restricted), output_fst=str(fst_file), disambig_symbol="#0",
                          read_symbol_table=str(words_txt))
@@ -42,21 +46,20 @@ def grammar_fst(arpa: Path, known_words: Container[str],
     return fst, figures
 
 
-def restrict_arpa(arpa: Path, known_words: Container[str], out: Path) -> GrammarFigures:
-    """Copy the model without the n-grams that hold an unknown word (their mass is not spread over the rest)."""
+def restrict(model: Arpa, known_words: Container[str], out: Path) -> GrammarFigures:
+    """Write the model without the n-grams that hold an unknown word (their mass is not spread over the rest)."""
     kept: Counter[int] = Counter()
     dropped: Counter[int] = Counter()
     sections: dict[int, list[str]] = {}
-    for ngram, probability, backoff in arpa_ngrams(arpa):
+    for ngram, probability in model.ngrams.items():
         order = len(ngram)
         if all(word in (BEGIN, END) or word in known_words for word in ngram):
             kept[order] += 1
-            tail = f"\t{backoff:.7g}" if backoff else ""
+            backoff = model.backoffs.get(ngram)
+            tail = "" if backoff is None else f"\t{backoff:.7g}"
             sections.setdefault(order, []).append(f"{probability:.7g}\t{' '.join(ngram)}{tail}\n")
         else:
             dropped[order] += 1
-    if kept[1] <= 2:
-        raise UserError(f"{arpa}: no word of this language model is in the lexicon")
     with open(out, "w", encoding="utf-8") as file:
         file.write("\\data\\\n")
         file.writelines(f"ngram {order}={kept[order]}\n" for order in sections)
