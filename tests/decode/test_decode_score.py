@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import kaldialign
 import numpy as np
 import pytest
 
@@ -60,6 +61,18 @@ def test_interval_equals_the_binomial_one() -> None:
     assert result.wer == pytest.approx(20)
     assert result.wer_high - result.wer == pytest.approx(half, rel=0.05)
     assert result.wer - result.wer_low == pytest.approx(half, rel=0.05)
+
+
+def test_interval_agrees_with_kaldialign() -> None:
+    random = np.random.default_rng(6)
+    references = {f"u{i}": tuple("abcdefghij"[:random.integers(1, 11)]) for i in range(200)}
+    hypotheses = {id: corrupt(random, words, 0.2) for id, words in references.items()}
+    result = score(references, hypotheses)
+    other = kaldialign.bootstrap_wer_ci([list(words) for words in references.values()],
+                                        [list(words) for words in hypotheses.values()], replications=2000)
+    half = (result.wer_high - result.wer_low) / 2
+    assert half == pytest.approx(100 * other["ci95"], rel=0.08)
+    assert result.wer == pytest.approx(100 * other["wer"], abs=half / 5)
 
 
 def test_same_seed_same_interval() -> None:
