@@ -25,7 +25,7 @@ class TrainingState:
 
     iteration: int
     mixtures: Mixtures
-    paths: np.ndarray  # int64 (frames,): state in the graphs laid end to end, -1 where not aligned
+    paths: np.ndarray  # int64 (frames,): state in the graphs laid end to end
     log_likelihoods: list[float]  # a frame, of each iteration's alignment under the mixtures before it
 
 

@@ -68,6 +68,7 @@ class _Data:
     graphs: list[UtteranceGraph]
     lengths: list[int]
     features: torch.Tensor  # (frames, D) on the device
+    failed: list[str]  # ids left out: too few frames for their words
 
     def __post_init__(self) -> None:
         self.begins = np.concatenate([[0], np.cumsum(self.lengths)])  # first frame of each utterance
@@ -110,14 +111,11 @@ def train_mono(store: FrameStore, lang: Lang, config: MonoConfig, work: Path, de
             save_state(work, digest, state)
             progress.update(1, f"log-likelihood {state.log_likelihoods[-1]:.3f} a frame, "
                                f"{len(state.mixtures.weights)} Gaussians")
-    aligned = state.paths >= 0
-    failed = [store.utterances[data.indices[i]].id for i in np.flatnonzero(~aligned[data.begins[:-1]])]
-    report_failed(label, failed, len(data.indices))
-    silence = data.phone[state.paths[aligned]] == lang.phones.index(SILENCE_PHONE) + 1
+    silence = data.phone[state.paths] == lang.phones.index(SILENCE_PHONE) + 1
     figures = {
         "utterances": len(data.indices), "frames": len(data.features), "gaussians": len(state.mixtures.weights),
         "pdfs": hmm.num_pdfs, "log_likelihood_per_frame": state.log_likelihoods,
-        "silence_share": float(silence.mean()), "failed": failed, "seconds": time.monotonic() - started}
+        "silence_share": float(silence.mean()), "failed": data.failed, "seconds": time.monotonic() - started}
     return _transitions(hmm, data, state.paths), DiagGmm(state.mixtures, frontend), figures
 
 
@@ -138,17 +136,13 @@ def _select(store: FrameStore, compiler: GraphCompiler, frontend: Frontend, coun
         raise UserError(f"{label}: no utterance of {store.directory} has a transcript")
     report_failed(label, failed, len(indices) + len(failed))
     features = torch.cat([frontend(store.features(index, device)) for index in indices])
-    return _Data(indices, graphs, lengths[indices].tolist(), features)
+    return _Data(indices, graphs, lengths[indices].tolist(), features, failed)
 
 
 def _estimate(data: _Data, state: TrainingState, config: MonoConfig, options: UpdateConfig) -> TrainingState:
     """One EM step on the state's paths, and the growth that this iteration is due."""
-    aligned = np.flatnonzero(state.paths >= 0)
-    pdfs = torch.from_numpy(data.pdf[state.paths[aligned]].astype(np.int64)).to(data.features.device)
-    features = data.features
-    if len(aligned) < len(features):
-        features = features[torch.from_numpy(aligned).to(features.device)]
-    stats = accumulate(state.mixtures, features, pdfs)
+    pdfs = torch.from_numpy(data.pdf[state.paths].astype(np.int64)).to(data.features.device)
+    stats = accumulate(state.mixtures, data.features, pdfs)
     mixtures = update(state.mixtures, stats, options)
     # From one Gaussian a pdf in equal steps to the full number (train_mono.sh: numgauss += incgauss).
     grown = min(state.iteration, config.growth_iterations) / config.growth_iterations
@@ -164,18 +158,17 @@ def _realign(data: _Data, state: TrainingState, hmm: HmmModel, config: MonoConfi
     def score(at: int) -> torch.Tensor:
         return state.mixtures.score(data.features[int(data.begins[at]) : int(data.begins[at + 1])])
 
-    paths = np.full(len(data.features), -1, np.int64)
+    paths = np.empty(len(data.features), np.int64)
     for at, path in Aligner(hmm, config.align, device).align(data.graphs, data.lengths, score):
-        if path is not None:
+        if path is not None:  # always: _select left out what does not fit
             paths[data.begins[at] : data.begins[at + 1]] = path.states + data.first_states[at]
     return paths
 
 
 def _transitions(hmm: HmmModel, data: _Data, paths: np.ndarray) -> HmmModel:
     """Transition probabilities counted on the paths: no state occurs twice, so an equal one next is a self-loop."""
-    stays = np.append(paths[1:] == paths[:-1], False)[paths >= 0]
-    states = paths[paths >= 0]
-    return estimate_transitions(hmm, data.phone[states], data.state[states], data.pdf[states], stays)
+    stays = np.append(paths[1:] == paths[:-1], False)
+    return estimate_transitions(hmm, data.phone[paths], data.state[paths], data.pdf[paths], stays)
 
 
 def _digest(config: MonoConfig, lang: Lang, store: FrameStore, data: _Data) -> str:
@@ -183,5 +176,6 @@ def _digest(config: MonoConfig, lang: Lang, store: FrameStore, data: _Data) -> s
     digest = hashlib.sha256(json.dumps([dataclasses.asdict(config), lang.phones,
                                         [store.utterances[i].id for i in data.indices], data.lengths]).encode())
     digest.update(data.pdf.tobytes())
-    digest.update(data.features.cpu().numpy().tobytes())
+    for index in data.indices:
+        digest.update(store.frames[store.offsets[index] : store.offsets[index + 1]].tobytes())
     return digest.hexdigest()

@@ -120,14 +120,14 @@ def test_one_em_step_equals_kaldi(occupancy: float) -> None:
     accumulators = kaldi_accumulators(model, x, owner)
     options = kaldi.MleDiagGmmOptions()
     options.min_gaussian_occupancy = occupancy
-    options.min_variance = 0.5
+    options.min_variance = 2.5
     kaldi.mle_am_diag_gmm_update(options, accumulators, 15, model)
     stats = accumulate(m, x, owner)
     assert stats.log_likelihood == pytest.approx(accumulators.tot_log_like, rel=1e-5)
-    found = update(m, stats, UpdateConfig(variance_floor=0.5, min_occupancy=occupancy))
+    found = update(m, stats, UpdateConfig(variance_floor=2.5, min_occupancy=occupancy))
     assert list(found.counts) == [model.num_gauss_in_pdf(pdf) for pdf in range(4)]
     assert (sum(found.counts) < sum(COUNTS)) == (occupancy == 30.0)
-    assert float(found.variances.min()) == 0.5
+    assert float(found.variances.min()) == 2.5
     for pdf in range(4):
         gmm = model.get_pdf(pdf)
         part = slice(found.offsets[pdf], found.offsets[pdf + 1])
@@ -146,17 +146,18 @@ def test_an_unseen_pdf_stays_as_it_was() -> None:
 
 def test_likelihood_never_falls() -> None:
     x, owner = make_frames(3000)
+    x[::3] += 6.0  # something for a second component to find
     m = global_mixtures(x, 4)
     assert m.means[3].numpy() == pytest.approx(x.double().mean(0).numpy(), abs=1e-5)
     likelihoods = []
-    for iteration in range(25):
+    for iteration in range(40):
         stats = accumulate(m, x, owner)
         likelihoods.append(stats.log_likelihood / stats.frames)
         m = update(m, stats, UpdateConfig(min_occupancy=1e-3, min_weight=0.0))
         if iteration == 3:
-            m = split(m, [8, 8, 8, 8], seed=0, perturb=1e-4)  # so near that the likelihood is unchanged
+            m = split(m, [8, 8, 8, 8], seed=0, perturb=1e-3)  # so near that the likelihood hardly changes
     assert (np.diff(likelihoods) > -1e-5).all()
-    assert likelihoods[-1] > likelihoods[4] + 0.01
+    assert likelihoods[-1] > likelihoods[4] + 0.5
 
 
 def test_splitting_halves_the_heaviest_and_keeps_the_mean() -> None:

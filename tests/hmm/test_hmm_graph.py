@@ -94,7 +94,7 @@ def test_predecessors_come_first_and_the_shortest_path_is_counted() -> None:
 
 def test_a_phone_that_the_hmm_lacks_is_named() -> None:
     lang = toy_lang()
-    with pytest.raises(UserError, match="'CAB'.*'K'"):
+    with pytest.raises(UserError, match=r"'CAB'.*'K'"):
         GraphCompiler(monophone_model(("SIL", "SPN", "AA", "B")), lang).compile(("A", "CAB"))
 
 

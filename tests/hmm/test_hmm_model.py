@@ -41,7 +41,7 @@ def test_model_comes_back_from_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "{}", '{"tree": {"kind": "oak"}}'])
 def test_a_damaged_model_is_refused_by_name(tmp_path: Path, text: str) -> None:
     (tmp_path / "hmm.json").write_text(text)
-    with pytest.raises(UserError, match="hmm.json"):
+    with pytest.raises(UserError, match=r"hmm\.json"):
         HmmModel.load(tmp_path)
 
 
