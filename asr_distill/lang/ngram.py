@@ -53,7 +53,7 @@ class _Order:
     suffix: np.ndarray  # (ngrams,) id of the n-gram without its first word
     begins: np.ndarray  # (ngrams,) bool: the first word is <s>
     counts: np.ndarray  # (ngrams,)
-    probability: np.ndarray | None = None
+    probability: np.ndarray  # (ngrams,)
     backoff: np.ndarray | None = None  # of this order's n-grams as histories; 0 where they never are
 
 
@@ -103,14 +103,15 @@ def _counted(stream: np.ndarray, vocabulary: int, order: int) -> list[_Order]:
     """Distinct n-grams of all orders, with Kneser-Ney's counts below the highest."""
     everything = np.arange(vocabulary)
     orders = [_Order(everything, np.zeros(vocabulary, np.int64), np.zeros(vocabulary, np.int64), everything == 0,
-                     np.bincount(stream, minlength=vocabulary))]
+                     np.bincount(stream, minlength=vocabulary), np.zeros(vocabulary))]
     ids = stream.astype(np.int64)  # (positions,) id of the n-gram that ends here, -1: none
     for _ in range(1, order):
         positions = np.flatnonzero((ids[:-1] >= 0) & (stream[1:] != 0)) + 1
         keys, first, inverse, counts = np.unique(ids[positions - 1] * vocabulary + stream[positions],
                                                  return_index=True, return_inverse=True, return_counts=True)
         prefix = keys // vocabulary
-        orders.append(_Order(keys % vocabulary, prefix, ids[positions[first]], orders[-1].begins[prefix], counts))
+        orders.append(_Order(keys % vocabulary, prefix, ids[positions[first]], orders[-1].begins[prefix], counts,
+                             np.zeros(len(keys))))
         ids = np.full(len(stream), -1, np.int64)
         ids[positions] = inverse
     for lower, higher in itertools.pairwise(orders):
@@ -180,11 +181,11 @@ def _prune(path: Path, threshold: float) -> None:
 
 
 def _tried(path: Path, text: Path, name: Path) -> dict[str, Any]:
-    """Figures of a finished model; refuses one that is worse on its own text than picking words by lot."""
+    """Figures of a finished model; refuses one that is far worse on its own text than picking words by lot."""
     model = Arpa.read(path)
     check_model(model, str(name))
     result = perplexity(model, itertools.islice(sentences_of(text), _SAMPLE)).perplexity
-    if result > len(model.words):
+    if result > 10 * len(model.words):
         raise UserError(f"{name}: broken language model: perplexity {result:.4g} on its own text, "
                         f"with {len(model.words)} words")
     sizes = Counter(len(ngram) for ngram in model.ngrams)
