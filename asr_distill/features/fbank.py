@@ -14,8 +14,8 @@ _DITHER_SEED = 0
 # Frames per block: on a CPU the buffers of one block stay in the second-level cache.
 _BLOCK_FRAMES_CPU = 512
 _BLOCK_FRAMES_ACCELERATOR = 16384
-# Strongest over weakest mel energy of a frame (60 dB) up to which float32 keeps the logarithms right to 1e-4.
-_TRUSTED_RANGE = 1e6
+# Difference of a frame's largest and smallest log energies (60 dB) up to which float32 keeps them right to 1e-4.
+_TRUSTED_SPAN = math.log(1e6)
 
 
 @dataclass(frozen=True)
@@ -134,35 +134,45 @@ class Fbank:
         for waveform in waveforms:
             _check(waveform)
         counts = [self.config.num_frames(len(waveform)) for waveform in waveforms]
-        if not self.packed:
-            frames = torch.empty((sum(counts), self.config.num_mel_bins))
-            results = list(frames.split(counts))
-            padded = self._padded(min(_BLOCK_FRAMES_CPU, max(counts, default=0)))
-            for waveform, count, result in zip(waveforms, counts, results, strict=True):
-                if count:
-                    self._log_mel(self._signal([waveform], [count]), result, padded)
-            return results
-        # a few rows of windows straddle two utterances and are not returned
-        lengths = [count + self._straddling for count in counts]
+        # in a packed batch a few rows of windows straddle two utterances; they are not returned
+        lengths = [count + self._straddling if self.packed else count for count in counts]
         frames = torch.empty((sum(lengths), self.config.num_mel_bins), device=self.device)
-        if sum(counts):
-            self._log_mel(self._signal(waveforms, counts), frames, self._padded(_BLOCK_FRAMES_ACCELERATOR))
-        return [rows[:count] for rows, count in zip(frames.split(lengths), counts, strict=True)]
+        results = frames.split(lengths)
+        if self.packed:
+            self._fill(frames, waveforms, counts, [range(len(waveforms))], lengths)
+        else:
+            self._fill(frames, waveforms, counts, [[i] for i in range(len(waveforms))], lengths)
+        return [result[:count] for result, count in zip(results, counts, strict=True)]
 
-    def _signal(self, waveforms: Sequence[torch.Tensor], counts: list[int]) -> torch.Tensor:
-        """The samples under all windows, one utterance behind the other, each starting at a multiple of the shift."""
+    def _fill(self, frames: torch.Tensor, waveforms: Sequence[torch.Tensor], counts: Sequence[int],
+              groups: Sequence[Sequence[int]], lengths: Sequence[int]) -> None:
+        """Fill frames (sum of lengths, num_mel_bins), one group of utterances after the other."""
         shift, length = self.config.frame_shift, self.config.frame_length
-        rows = sum(counts) + self._straddling * len(counts)
-        signal = torch.zeros(rows * shift + length)
-        begin = 0
-        for waveform, count in zip(waveforms, counts, strict=True):
+        rows = [sum(lengths[i] for i in group) for group in groups]
+        if not sum(counts):
+            return
+        signal = torch.zeros(max(rows) * shift + length)
+        differences = torch.empty(len(signal), device=self.device)
+        block = _BLOCK_FRAMES_ACCELERATOR if self.packed else min(_BLOCK_FRAMES_CPU, max(rows))
+        padded = torch.zeros((block, self.config.fft_size), device=self.device)
+        unsure: list[tuple[torch.Tensor, torch.Tensor]] = []  # rows of frames, their windows
+        first = 0
+        for group, count in zip(groups, rows, strict=True):
+            begin = 0
+            for i in group:
+                if counts[i]:
+                    self._lay_out(waveforms[i], counts[i], signal[begin : begin + (counts[i] - 1) * shift + length])
+                begin += lengths[i] * shift
             if count:
-                self._lay_out(waveform, count, signal[begin : begin + (count - 1) * shift + length])
-            begin += (count + self._straddling) * shift
-        return signal.to(self.device, non_blocking=True)
-
-    def _padded(self, block: int) -> torch.Tensor:
-        return torch.zeros((block, self.config.fft_size), device=self.device)
+                samples = signal.to(self.device, non_blocking=True)
+                windows = samples.as_strided((count, length), (shift, 1))
+                result = frames[first : first + count]
+                self._log_mel(samples, windows, differences, padded, result)
+                chosen = _unsure(result)
+                unsure.append((chosen + first, windows[chosen]))
+            first += count
+        self._refine(frames, *(torch.cat(parts) for parts in zip(*unsure, strict=True)))
+        frames.clamp_(min=math.log(EPSILON))
 
     def _lay_out(self, waveform: torch.Tensor, count: int, out: torch.Tensor) -> None:
         """Write the samples under `count` windows to `out`, edges reflected unless snip_edges."""
@@ -182,27 +192,28 @@ class Fbank:
             mirrored = outside.remainder(2 * total)  # reflection repeats where the waveform is shorter than the edge
             out[outside + before] = samples[torch.minimum(mirrored, 2 * total - 1 - mirrored)]
 
-    def _log_mel(self, signal: torch.Tensor, frames: torch.Tensor, padded: torch.Tensor) -> None:
-        """Fill frames (rows, num_mel_bins) from laid-out samples, a block of len(padded) rows at a time."""
-        shift, length, emphasis = self.config.frame_shift, self.config.frame_length, self.config.preemphasis
-        differences = torch.sub(signal[1:], signal[:-1], alpha=emphasis)
-        windows = signal.as_strided((len(frames), length), (shift, 1))
+    def _log_mel(self, samples: torch.Tensor, windows: torch.Tensor, differences: torch.Tensor, padded: torch.Tensor,
+                 frames: torch.Tensor) -> None:
+        """Fill frames (rows, num_mel_bins) from windows (rows, frame_length) on `samples`, in blocks of len(padded)."""
+        shift, length = self.config.frame_shift, self.config.frame_length
+        used = (len(frames) - 1) * shift + length - 1
+        torch.sub(samples[1 : used + 1], samples[:used], alpha=self.config.preemphasis, out=differences[:used])
         emphasised = differences.as_strided((len(frames), length - 1), (shift, 1))
         for begin in range(0, len(frames), len(padded)):
             block = slice(begin, begin + len(padded))
             window, count = windows[block], len(frames[block])
-            rows = padded if self.packed else padded[:count]
-            energies = self._energies(emphasised[block], window.mean(1, keepdim=True), rows, self.window, self.filters)
-            energies = energies[:count].clamp_(min=EPSILON / 2)
-            # Float32 rounding of a loud frame reaches its weak filters. What lies well under the floor does not matter.
-            weakest = energies.masked_fill(energies <= EPSILON / 2, torch.inf).amin(1)
-            unsure = (energies.amax(1) > _TRUSTED_RANGE * weakest).nonzero().squeeze(1)
-            if len(unsure):
-                exact = window[unsure].double()
-                zeros = exact.new_zeros((len(unsure), self.config.fft_size))
-                energies[unsure] = self._energies(exact[:, 1:] - emphasis * exact[:, :-1], exact.mean(1, keepdim=True),
-                                                  zeros, self.window64, self.filters64).float()
-            torch.log(energies.clamp_(min=EPSILON), out=frames[block])
+            work = padded if self.packed else padded[:count]
+            energies = self._energies(emphasised[block], window.mean(1, keepdim=True), work, self.window, self.filters)
+            torch.log(energies[:count].clamp_(min=EPSILON / 2), out=frames[block])
+
+    def _refine(self, frames: torch.Tensor, rows: torch.Tensor, windows: torch.Tensor) -> None:
+        """Compute the given rows of frames again from their windows in float64."""
+        for begin in range(0, len(rows), _BLOCK_FRAMES_CPU):
+            window = windows[begin : begin + _BLOCK_FRAMES_CPU].double()
+            work = window.new_zeros((len(window), self.config.fft_size))
+            energies = self._energies(window[:, 1:] - self.config.preemphasis * window[:, :-1],
+                                      window.mean(1, keepdim=True), work, self.window64, self.filters64)
+            frames[rows[begin : begin + len(window)]] = energies.clamp_(min=EPSILON / 2).log_().float()
 
     def _energies(self, emphasised: torch.Tensor, mean: torch.Tensor, padded: torch.Tensor, povey: torch.Tensor,
                   filters: torch.Tensor) -> torch.Tensor:
@@ -217,6 +228,13 @@ class Fbank:
         spectrum = torch.fft.rfft(padded)  # without out=, which would copy
         power = torch.view_as_real(spectrum).view(len(padded), -1)[:, self.bins].square_()  # (rows, 2 * used bins)
         return torch.mm(power, filters)
+
+
+def _unsure(frames: torch.Tensor) -> torch.Tensor:
+    """Rows whose weak filters may hold float32 rounding of the strong ones; those well under the floor do not matter."""
+    under = frames <= math.log(EPSILON / 1.9)
+    span = frames.amax(1) - frames.masked_fill(under, torch.inf).amin(1)
+    return (span > _TRUSTED_SPAN).nonzero().squeeze(1)
 
 
 def _check(waveform: torch.Tensor) -> None:
