@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -37,7 +39,8 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], *, workers:
             yield job, function(job)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=initializer, initargs=initargs)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker,
+                               initargs=(initializer, initargs))
     pending: dict[Future[Result], Job] = {}
     stream = iter(jobs)
     try:
@@ -59,3 +62,17 @@ def run_jobs(function: Callable[[Job], Result], jobs: Iterable[Job], *, workers:
                         "command again; finished work is kept") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_worker(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:
+    """Set a worker up; it ends with its parent, also when that is killed and can tell it nothing."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    if initializer:
+        initializer(*initargs)

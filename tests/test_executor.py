@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +47,44 @@ def test_a_jobs_error_reaches_the_caller(workers: int) -> None:
 def test_a_killed_worker_is_one_clear_line() -> None:
     with pytest.raises(UserError, match="worker process was killed"):
         list(run_jobs(_die, [1, 2], workers=2))
+
+
+PARENT = """
+import os, sys, time
+from asr_distill.executor import run_jobs
+
+def sleep(path):
+    open(path + str(os.getpid()), "w").close()
+    time.sleep(60)
+
+if __name__ == "__main__":
+    list(run_jobs(sleep, [sys.argv[1] + "/a", sys.argv[1] + "/b"], workers=2))
+"""
+
+
+def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    pids = tmp_path / "pids"
+    pids.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen([sys.executable, str(script), str(pids)], env=environment)
+    _wait(lambda: len(list(pids.iterdir())) == 2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    workers = [int(path.name[1:]) for path in pids.iterdir()]
+    _wait(lambda: not any(_alive(pid) for pid in workers))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _wait(condition, seconds: float = 20.0) -> None:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
