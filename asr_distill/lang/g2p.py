@@ -17,7 +17,7 @@ from pathlib import Path
 
 from asr_distill.errors import UserError
 from asr_distill.files import atomic_path, read_json, write_json
-from asr_distill.lang.lexicon import SILENCE_PHONE, SPOKEN_NOISE_PHONE, Lexicon
+from asr_distill.lang.lexicon import SILENCE_PHONE, SPOKEN_NOISE_PHONE, Lexicon, Pronunciation
 
 _SPELLING = re.compile(r"[^\W\d_]+(?:'?[^\W\d_]+)*'?|'[^\W\d_']+'?")  # letters, with apostrophes among them
 _NOT_SPEECH = {SILENCE_PHONE, SPOKEN_NOISE_PHONE}
@@ -114,6 +114,22 @@ class G2p:
             spelling, _, phones = line.partition("\t")
             found.setdefault(spelling, tuple(phones.split()))
         return found
+
+
+def covering(lexicon: Lexicon, words: Iterable[str], cache: Path,
+             config: G2pConfig = G2pConfig()) -> tuple[Lexicon, list[str]]:
+    """A lexicon of exactly `words`, and those of them whose pronunciation had to be guessed.
+
+    The model learns from all of `lexicon`; nothing is trained where no word is missing. Raises UserError for
+    words that cannot be spelled out.
+    """
+    wanted = list(dict.fromkeys(words))
+    guessed = [word for word in wanted if word not in lexicon]
+    covered = lexicon.restricted(wanted)
+    if guessed:
+        found = G2p.cached(lexicon, cache, config).pronounce(guessed)
+        covered = covered.extended({word: [Pronunciation(phones)] for word, phones in found.items()})
+    return covered, guessed
 
 
 def training_entries(lexicon: Lexicon) -> list[tuple[str, str]]:

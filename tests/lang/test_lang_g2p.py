@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asr_distill.errors import UserError
-from asr_distill.lang.g2p import G2p, G2pConfig, training_entries
+from asr_distill.lang.g2p import G2p, G2pConfig, covering, training_entries
 from asr_distill.lang.lexicon import Lexicon, Pronunciation
 
 pytest.importorskip("phonetisaurus")
@@ -58,6 +58,15 @@ def test_cache_depends_on_lexicon_and_settings(tmp_path: Path) -> None:
     first.model.unlink()
     with pytest.raises(UserError, match="trained again"):
         G2p.cached(lexicon, tmp_path, G2pConfig(order=2))
+
+
+def test_lexicon_of_exactly_the_words(tmp_path: Path) -> None:
+    lexicon = Lexicon({word: [Pronunciation(tuple(word))] for word in ("AB", "BA", "ABBA", "BAB")})
+    covered, guessed = covering(lexicon, ["AB", "AB"], tmp_path)
+    assert covered.words == ("AB", "<UNK>") and guessed == [] and not list(tmp_path.iterdir())
+    covered, guessed = covering(lexicon, ["BABA", "AB"], tmp_path, G2pConfig(order=2))
+    assert set(covered.words) == {"AB", "BABA", "<UNK>"} and guessed == ["BABA"]
+    assert covered.pronunciations("BABA") == (Pronunciation(tuple("BABA")),)
 
 
 def test_noises_signs_and_small_lexicons(tmp_path: Path) -> None:
