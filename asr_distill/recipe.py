@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from asr_distill import __version__
+from asr_distill.config import to_dict
 from asr_distill.errors import UserError, nearest
-from asr_distill.files import read_json, write_json
+from asr_distill.files import atomic_path, read_json, write_json
 from asr_distill.lock import exclusive
 from asr_distill.logs import log, to_file
 from asr_distill.progress import clock
@@ -59,10 +60,10 @@ class StageRun:
     declaration would make a stale result look fresh."""
 
     def __init__(self, stage: Stage, out: Path, settings: Any, device: torch.device, inputs: dict[str, Path],
-                 recipe: str):
+                 recipe: str, began: float):
         self.stage, self.out, self.device, self.recipe = stage, out, device, recipe
         self.settings = _Declared(settings, stage.settings, stage.name)
-        self._inputs = inputs
+        self._inputs, self._began = inputs, began
 
     def input(self, name: str) -> Path:
         """Directory of an earlier, completed stage."""
@@ -74,10 +75,28 @@ class StageRun:
         """Figures that an earlier stage returned."""
         return read_json(self.input(name) / "stage.json")["figures"]
 
+    def seconds_so_far(self) -> float:
+        """Seconds of all stages that this experiment consists of, this one's until now included."""
+        records = sorted(self.out.parent.glob("[0-9][0-9]_*/stage.json"))
+        done = [read_json(path) for path in records if path.parent.suffix != ".partial"]
+        return sum(item["seconds"] for item in done if item["stage"] != self.stage.name) + (
+            time.monotonic() - self._began)
+
+    def publish(self, *names: str) -> None:
+        """Copy files of `run.out` to the top of the experiment folder, where people look."""
+        for name in names:
+            if (self.out / name).is_file():
+                with atomic_path(self.out.parent / name) as temporary:
+                    shutil.copyfile(self.out / name, temporary)
+
 
 class _Declared:
     def __init__(self, settings: Any, sections: tuple[str, ...], stage: str):
         self._settings, self._sections, self._stage = settings, sections, stage
+
+    def all(self) -> dict[str, Any]:
+        """The declared sections as plain data."""
+        return {name: to_dict(getattr(self._settings, name)) for name in self._sections}
 
     def __getattr__(self, section: str) -> Any:
         if section not in self._sections:
@@ -169,7 +188,7 @@ class Recipe:
         with to_file(partial / "log.txt"):
             log.info("stage %02d %s: %s (%s)", self.numbers[item.name], item.name, item.summary,
                      "going on where it was interrupted" if resumed else reason)
-            figures = item.function(StageRun(item, partial, settings, device, inputs, self.name)) or {}
+            figures = item.function(StageRun(item, partial, settings, device, inputs, self.name, clock_start)) or {}
             seconds = time.monotonic() - clock_start
             log.info("stage %02d %s: %s", self.numbers[item.name], item.name, clock(seconds))
         write_json(partial / "stage.json", {

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from asr_distill.errors import UserError
 from asr_distill.files import read_text
 from asr_distill.logs import log
+from local.librispeech import BASE_URL, download_language, download_subsets
+from local.resources import TRAIN, TUNE, Resources, Splits
 
-TRAIN, TUNE, TEST = "train", "tune", "dev_clean_2"
+TEST = "dev_clean_2"
+LEXICON, SMALL_LM = "librispeech-lexicon.txt", "3-gram.pruned.3e-7.arpa.gz"
 TUNE_SPEAKERS = 6  # of dev-clean-2's 26, where there is no other part of dev-clean
 
 
-@dataclass(frozen=True)
-class Splits:
-    """For each split, the subset folder that holds it and (where not all of it is meant) the utterance ids."""
-
-    subsets: dict[str, str]
-    utterance_ids: dict[str, frozenset[str]]
+def find_resources(corpus_dir: Path | None, test_ids: Path | None, download_dir: str,
+                   base_url: str) -> tuple[Resources, Splits]:
+    """An existing LibriSpeech folder, or the downloaded mini_librispeech with LibriSpeech's lexicon and small LM."""
+    if corpus_dir:
+        root = corpus_dir / "LibriSpeech" if (corpus_dir / "LibriSpeech").is_dir() else corpus_dir
+        return Resources(root), choose_splits(root, test_ids)
+    dest, url = Path(download_dir), base_url or BASE_URL
+    root = download_subsets(["train-clean-5", "dev-clean-2"], dest, url)
+    files = download_language([LEXICON, SMALL_LM], dest, url)
+    return Resources(root, lexicon=files[LEXICON], arpa=files[SMALL_LM]), choose_splits(root, test_ids)
 
 
 def choose_splits(root: Path, test_ids: Path | None) -> Splits:

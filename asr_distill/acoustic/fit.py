@@ -32,11 +32,13 @@ def fit(data: TrainingData, targets: Targets, cmvn: Cmvn, network: NetworkConfig
     built = build_network(network, data.num_coefficients, data.num_pdfs, seed=seed)
     result = train(built, data, targets, trainer, seed=seed, work=work, device=data.device, label=label)
     AcousticModel(result.network, cmvn, log_priors_of(data.pdf_frequencies()).to(data.device), network).save(out)
-    figures = {name: value for name, value in dataclasses.asdict(
-        dataclasses.replace(result, network=None)).items() if name not in ("network", "history")}
-    figures = {name: None if isinstance(value, float) and math.isnan(value) else value
-               for name, value in figures.items()}
-    figures |= {"seed": seed, "parameters": num_parameters(result.network), "history": result.history}
+    figures = {field.name: _number(getattr(result, field.name)) for field in dataclasses.fields(result)
+               if field.name != "network"} | {"seed": seed, "parameters": num_parameters(result.network)}
     (work / "checkpoint.safetensors").unlink(missing_ok=True)  # of no use to a finished model, and large
     write_json(record, figures)
     return figures
+
+
+def _number(value: Any) -> Any:
+    """JSON has no nan."""
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -22,13 +22,14 @@ log = logging.getLogger("asr_distill")
 LISTED_PROBLEMS = 20
 
 
-def prepare(root: Path, subsets: Mapping[str, str], out: Path, *,
+def prepare(root: Path, subsets: Mapping[str, str | Sequence[str]], out: Path, *,
             utterance_ids: Mapping[str, frozenset[str]] | None = None, min_seconds: float = 0.0,
             max_seconds: float = float("inf"), workers: int = 1, sample_rate: int = 16000,
             on_error: Literal["stop", "skip"] = "stop") -> dict[str, dict[str, float | int]]:
     """Write out/<split>/cuts.jsonl.gz and rejected.json; return hours, utterances, words, speakers of each split.
 
-    `subsets`: split -> subset folder under `root`. `utterance_ids`: split -> the only ids to take (other splits
+    `subsets`: split -> subset folder under `root`, or several.
+    `utterance_ids`: split -> the only ids to take (other splits
     take all). Utterances outside [min_seconds, max_seconds] are left out and listed in rejected.json.
     `workers` 0: one a core.
 
@@ -40,10 +41,11 @@ def prepare(root: Path, subsets: Mapping[str, str], out: Path, *,
         raise ValueError(f"on_error must be 'stop' or 'skip', not {on_error!r}")
     if not 0 <= min_seconds < max_seconds:
         raise ValueError(f"0 <= min_seconds < max_seconds, not {min_seconds} and {max_seconds}")
-    for subset in subsets.values():
+    folders = {split: (value,) if isinstance(value, str) else tuple(value) for split, value in subsets.items()}
+    for subset in dict.fromkeys(name for names in folders.values() for name in names):
         subset_directory(root, subset)
-    scans = {split: _select(*scan_subset(root, subset), subset, (utterance_ids or {}).get(split))
-             for split, subset in subsets.items()}
+    scans = {split: _select(*_scan(root, names), "+".join(names), (utterance_ids or {}).get(split))
+             for split, names in folders.items()}
     facts = _check_all(root, [utterance for utterances, _ in scans.values() for utterance in utterances],
                        workers, sample_rate)
     cuts: dict[str, list[MonoCut]] = {}
@@ -58,6 +60,12 @@ def prepare(root: Path, subsets: Mapping[str, str], out: Path, *,
     figures = {split: _write(out, split, cuts[split], scans[split][1], min_seconds, max_seconds) for split in cuts}
     _warn_of_overlap(cuts)
     return figures
+
+
+def _scan(root: Path, subsets: Sequence[str]) -> tuple[list[CorpusUtterance], list[Problem]]:
+    """Utterances and problems of several subset folders together."""
+    scans = [scan_subset(root, subset) for subset in subsets]
+    return [item for found, _ in scans for item in found], [item for _, wrong in scans for item in wrong]
 
 
 def read_utterance_ids(path: Path) -> frozenset[str]:

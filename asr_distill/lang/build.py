@@ -1,0 +1,75 @@
+"""From what a user brings (lexicon or none, ARPA or text) to a language directory with L and G."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asr_distill.errors import UserError
+from asr_distill.lang.arpa import Arpa, perplexity
+from asr_distill.lang.g2p import G2pConfig, covering
+from asr_distill.lang.lang import LangConfig, add_grammar, prepare_lang
+from asr_distill.lang.lexicon import Lexicon
+from asr_distill.lang.ngram import NgramConfig, train_arpa
+from asr_distill.logs import log
+
+Transcripts = Mapping[str, Sequence[Sequence[str]]]  # split -> words of each utterance
+
+
+@dataclass(frozen=True)
+class LangSettings:
+    """Words, pronunciations and the n-gram model."""
+
+    lexicon: Path | None = None  # LibriSpeech's format; without it CMUdict
+    arpa: Path | None = None  # an n-gram model; without it one is trained on `text`
+    text: Path | None = None  # one sentence a line
+    strip_stress: bool = True
+    ngram: NgramConfig = NgramConfig()
+    g2p: G2pConfig = G2pConfig()
+    silence: LangConfig = LangConfig()
+
+
+def build_lang(settings: LangSettings, transcripts: Transcripts, train: str, out: Path) -> dict[str, Any]:
+    """Write the language directory `out`: the words of the LM and of the training split's transcripts.
+
+    A word of the LM without a pronunciation is dropped where a lexicon was given, and guessed by g2p where CMUdict
+    serves; a word of the training transcripts is always given one. Returns figures: words, guessed, n-grams,
+    and for every split the out-of-vocabulary rate (percent) and the perplexity of the rest.
+
+    Raises UserError where there is neither ARPA nor text, or a training word cannot be pronounced.
+    """
+    lexicon = Lexicon.read(settings.lexicon, strip_stress=settings.strip_stress) if settings.lexicon else \
+        Lexicon.from_cmudict(strip_stress=settings.strip_stress)
+    arpa, figures = _language_model(settings, out)
+    model = Arpa.read(arpa)
+    spoken = {word for words in transcripts[train] for word in words}
+    modelled = [word for word in model.words if word in lexicon or (not settings.lexicon and _speakable(word))]
+    lexicon, guessed = covering(lexicon, sorted(spoken.union(modelled)), out / "g2p", settings.g2p)
+    if guessed:
+        log.info("pronunciations of %d words guessed by g2p, for example %s", len(guessed), ", ".join(guessed[:5]))
+    lang = prepare_lang(lexicon, out, settings.silence)
+    grammar = add_grammar(lang, arpa)
+    return figures | {"words": len(lexicon), "guessed": len(guessed), "grammar": vars(grammar),
+                      "splits": {split: _fit(model, sentences) for split, sentences in transcripts.items()}}
+
+
+def _language_model(settings: LangSettings, out: Path) -> tuple[Path, dict[str, Any]]:
+    if settings.arpa:
+        return settings.arpa, {}
+    if not settings.text:
+        raise UserError("a language model is needed: give --set lang.arpa=FILE (an ARPA model) or "
+                        "--set lang.text=FILE (sentences, one a line)")
+    arpa = out / "lm.arpa"
+    return arpa, {"trained": train_arpa(settings.text, arpa, settings.ngram)}
+
+
+def _fit(model: Arpa, sentences: Iterable[Sequence[str]]) -> dict[str, float]:
+    measured = perplexity(model, sentences)
+    return {"perplexity": measured.perplexity, "unknown_rate": 100 * measured.unknown_rate}
+
+
+def _speakable(word: str) -> bool:
+    letters = word.replace("'", "")
+    return letters.isascii() and letters.isalpha()

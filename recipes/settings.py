@@ -1,0 +1,89 @@
+"""The settings that the speech recipes share: one section a kind of work, each room's own dataclass inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from asr_distill.acoustic.config import DataConfig, NetworkConfig, TrainerConfig
+from asr_distill.decode.decoder import SearchConfig
+from asr_distill.decode.tune import TuneConfig
+from asr_distill.distill.config import DistillConfig, SoftTargetConfig
+from asr_distill.features.cmvn import CmvnKind
+from asr_distill.features.fbank import FbankConfig
+from asr_distill.hmm.aligner import AlignConfig
+from asr_distill.hmm.mono import MonoConfig
+from asr_distill.lang.build import LangSettings
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """Where audio and transcripts come from."""
+
+    dir: Path | None = None  # an existing LibriSpeech folder; without it the recipe downloads
+    subsets: dict[str, tuple[str, ...]] = field(default_factory=dict)  # split -> folders (recipe librispeech)
+    test_ids: Path | None = None  # utterance ids of the reported set, one a line, where a larger folder holds it
+    download_dir: str = "data"  # archives and audio that the recipe downloads
+    base_url: str = ""  # another mirror than OpenSLR
+    on_error: Literal["stop", "skip"] = "stop"  # skip: leave bad utterances out, listed in rejected.json
+    workers: int = 0  # processes that read audio; 0 = one a core
+
+
+@dataclass(frozen=True)
+class HmmSettings:
+    mono: MonoConfig = MonoConfig()
+    align: AlignConfig = AlignConfig()
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """N networks that differ in their seeds."""
+
+    seeds: tuple[int, ...] = (1, 2, 3)
+    cmvn: CmvnKind = "speaker"
+    network: NetworkConfig = NetworkConfig(layers=4, width=1024)
+    trainer: TrainerConfig = TrainerConfig()
+
+    def __post_init__(self) -> None:
+        if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
+            raise ValueError("seeds must be a list of different numbers, one a teacher")
+
+
+@dataclass(frozen=True)
+class StudentSettings:
+    """The deployed network. The baseline is the same shape, trainer and number of updates on hard targets."""
+
+    seed: int = 101
+    cmvn: CmvnKind = "online"
+    network: NetworkConfig = NetworkConfig(layers=3, width=512)
+    trainer: TrainerConfig = TrainerConfig()
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    store: SoftTargetConfig = SoftTargetConfig()
+    loss: DistillConfig = DistillConfig()
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """Search, and how its scale is tuned on the tuning split, which is never reported."""
+
+    search: SearchConfig = SearchConfig()
+    tune: TuneConfig = TuneConfig()
+    systems: tuple[str, ...] = ("baseline", "teachers", "ensemble", "student")  # "gmm" too where wanted
+    workers: int = 0  # search processes; 0 = one a core
+
+
+@dataclass(frozen=True)
+class Settings:
+    corpus: CorpusSettings = CorpusSettings()
+    features: FbankConfig = FbankConfig()
+    lang: LangSettings = LangSettings()
+    hmm: HmmSettings = HmmSettings()
+    data: DataConfig = DataConfig()
+    teachers: TeacherSettings = TeacherSettings()
+    distill: DistillSettings = DistillSettings()
+    student: StudentSettings = StudentSettings()
+    decode: DecodeSettings = field(default_factory=DecodeSettings)
