@@ -50,6 +50,8 @@ def make_corpus(out: Path, cache: Path, settings: DemoCorpusSettings) -> dict[st
     _prepare_folder(out, state, {"digest": digest, "sources": sources.names(), "finished": False})
     _write_metadata(out, sources, speakers, utterances, lm_text)
     _speak(out, cache, sources, utterances, settings.workers)
+    for litter in out.rglob(".*.tmp"):  # of a killed run
+        litter.unlink()
     figures = _figures(out, sources, speakers, utterances, lm_text) | {"seconds": round(time.monotonic() - start, 1)}
     write_json(out / STATE_FILE, {"digest": digest, "sources": sources.names(), "finished": True, "figures": figures})
     return figures

@@ -14,6 +14,7 @@ from local.demo_corpus.text import Prompt
 from local.demo_corpus.voices import DEV, TEST, TEST_OTHER, TRAIN, Speaker
 
 CHAPTER_UTTERANCES = 20
+OTHER_CHAPTERS = 100  # test-other counts its chapters from here: utterance ids are unique in the corpus
 # Seconds of a prompt read at pace 1, fitted to what came out (both voices).
 SECONDS_BASE, SECONDS_PER_CHARACTER = 0.3, 0.056
 
@@ -81,8 +82,8 @@ def _share(group: list[Speaker], seconds: float, stream: Iterator[Prompt], copie
             index += 1
 
 
-def utterance_id(speaker: int, index: int) -> str:
-    return f"{speaker}-{1 + index // CHAPTER_UTTERANCES}-{index % CHAPTER_UTTERANCES:04d}"
+def utterance_id(speaker: int, index: int, first_chapter: int = 1) -> str:
+    return f"{speaker}-{first_chapter + index // CHAPTER_UTTERANCES}-{index % CHAPTER_UTTERANCES:04d}"
 
 
 def recording_path(subset: str, utterance: str) -> str:
@@ -94,7 +95,8 @@ def _utterance(speaker: Speaker, index: int, prompt: Prompt, copies: list[Speake
     name = utterance_id(speaker.id, index)
     recordings = [Recording(recording_path(speaker.subset, name), "clean")]
     if speaker.subset == TEST:
-        recordings.append(Recording(recording_path(TEST_OTHER, name), "other"))
+        other = utterance_id(speaker.id, index, OTHER_CHAPTERS)
+        recordings.append(Recording(recording_path(TEST_OTHER, other), "other"))
     recordings += [Recording(recording_path(TRAIN, utterance_id(copy.id, index)), "copy", copy.rate) for copy in copies]
     own_seed = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big")
     return Utterance(name, speaker, prompt, own_seed, tuple(recordings))

