@@ -112,9 +112,8 @@ class _Flat:
     def collect_gradients(self) -> None:
         for parameter, view in zip(self.parameters, self.gradient_views, strict=True):
             if parameter.grad is None:
-                view.zero_()
-            else:
-                view.copy_(parameter.grad)
+                raise ValueError("a parameter of the network takes no part in its output")
+            view.copy_(parameter.grad)
             parameter.grad = None
 
     def publish(self) -> None:

@@ -11,6 +11,8 @@ import torch
 
 from asr_distill.acoustic.config import PrecisionName
 
+Clock = Callable[[], float]
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -40,24 +42,26 @@ def _fastest(device: str) -> Precision:
     return Precision(dtype, rates)
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, rows: int, width: int, *, repeats: int = 10) -> float:
+def matmul_rate(device: torch.device, dtype: torch.dtype, rows: int, width: int, *, repeats: int = 10,
+                clock: Clock = time.perf_counter) -> float:
     """GFLOP/s of (rows, width) @ (width, width), the best of `repeats`."""
     left = torch.randn(rows, width, device=device).to(dtype)
     right = torch.randn(width, width, device=device).to(dtype)
-    seconds = best_seconds(lambda: torch.mm(left, right), device, repeats)
+    seconds = best_seconds(lambda: torch.mm(left, right), device, repeats, clock)
     return 2 * rows * width * width / seconds / 1e9
 
 
-def best_seconds(function: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Least wall time of one call, after one call to warm up: what the device can do when nobody disturbs it."""
+def best_seconds(function: Callable[[], object], device: torch.device, repeats: int,
+                 clock: Clock = time.perf_counter) -> float:
+    """Least time of one call, after one call to warm up: what the device can do when nobody disturbs it."""
     function()
     best = float("inf")
     for _ in range(repeats):
         synchronise(device)
-        start = time.perf_counter()
+        start = clock()
         function()
         synchronise(device)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, clock() - start)
     return best
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from asr_distill.acoustic.checkpoint import TrainerState, save_state, write_tensors
 from asr_distill.acoustic.config import TrainerConfig
 from asr_distill.acoustic.data import TrainingData
+from asr_distill.acoustic.feed_forward import FeedForward
 from asr_distill.acoustic.optimizer import MasterOptimizer
 from asr_distill.acoustic.precision import choose_precision, synchronise
 from asr_distill.acoustic.schedule import learning_rate, newbob_scale
@@ -32,7 +33,7 @@ LOOK_UPDATES = 20
 class TrainingRun:
     """A run in the middle of its work; `state` and the tensors of `save` are all that it consists of."""
 
-    def __init__(self, network: nn.Module, data: TrainingData, targets: Targets, config: TrainerConfig,
+    def __init__(self, network: FeedForward, data: TrainingData, targets: Targets, config: TrainerConfig,
                  state: TrainerState, seed: int, identity: str, work: Path, device: torch.device, label: str):
         self.network, self.data, self.targets, self.config = network, data, targets, config
         self.state, self.seed, self.identity, self.work = state, seed, identity, work
@@ -102,7 +103,7 @@ class TrainingRun:
         frames = self._frames(state.update)  # (batch,)
         if self.dropout:
             torch.manual_seed(int(np.random.SeedSequence((self.seed, 1, state.update)).generate_state(1)[0]))
-        windows = self.data.windows(frames, self.network.left, self.network.right, self.dtype)  # type: ignore[arg-type]
+        windows = self.data.windows(frames, self.network.left, self.network.right, self.dtype)
         logits = self.network(windows)  # (batch, pdfs)
         loss = self.targets.loss(logits, frames)
         loss.backward()
@@ -111,7 +112,7 @@ class TrainingRun:
         state.update += 1
         state.loss_updates += 1
         if state.update % LOOK_UPDATES == 0 or state.update == 1:
-            self.loss = float(loss)
+            self.loss = float(loss.detach())
             self.accuracy = float((logits.argmax(1) == self.data.pdf_ids[frames]).float().mean())
 
     def _frames(self, update: int) -> torch.Tensor:
@@ -172,7 +173,7 @@ class TrainingRun:
         correct = torch.zeros((), dtype=torch.float64, device=self.device)
         nats = torch.zeros_like(correct)
         for frames in self.data.heldout.to(self.device).split(EVALUATION_BATCH):
-            windows = self.data.windows(frames, self.network.left, self.network.right, self.dtype)  # type: ignore[arg-type]
+            windows = self.data.windows(frames, self.network.left, self.network.right, self.dtype)
             logits = self.network(windows).float()
             pdf_ids = self.data.pdf_ids[frames]
             correct += (logits.argmax(1) == pdf_ids).sum()

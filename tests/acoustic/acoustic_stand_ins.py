@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from asr_distill.features.cmvn import Cmvn, CmvnStats, UtteranceFeatures
+from asr_distill.features.cmvn import Cmvn, CmvnStats
+from asr_distill.features.store import FrameStore, Utterance, pack_stats, write_store_index
+from asr_distill.files import write_array
 from asr_distill.hmm.align import Alignment
 
 
-@dataclass(frozen=True)
-class Spoken:
-    id: str
-    speaker: str
-
-
-class StandInStore:
-    """What the rooms under test use of a FrameStore, from arrays."""
-
-    def __init__(self, utterances: list[np.ndarray], directory: Path = Path("stand-in")):
-        self.utterances = [Spoken(f"utt{i}", f"spk{i % 3}") for i in range(len(utterances))]
-        self.offsets = np.concatenate([[0], np.cumsum([len(u) for u in utterances])]).astype(np.int64)
-        self.frames = np.concatenate(utterances).astype(np.float16)
-        self.num_frames, self.num_coefficients = self.frames.shape
-        self.directory = directory
-        self.total_stats = CmvnStats.of(self.frames)
-
-    def features(self, index: int, device: torch.device) -> UtteranceFeatures:
-        rows = self.frames[self.offsets[index]:self.offsets[index + 1]].astype(np.float32)
-        return UtteranceFeatures(torch.from_numpy(rows).to(device), CmvnStats.of(rows))
+def store_of(utterances: list[np.ndarray]) -> FrameStore:
+    """A frame store of the given frames; its files are gone, its memory map lives on."""
+    halves = [frames.astype(np.float16) for frames in utterances]
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        write_array(directory / "frames.npy", np.concatenate(halves))
+        write_store_index(
+            directory, [Utterance(f"utt{i}", f"spk{i % 3}", ("WORD",), len(h) / 100) for i, h in enumerate(halves)],
+            [len(h) for h in halves], np.stack([pack_stats(CmvnStats.of(h)) for h in halves]), {"config": {}})
+        return FrameStore(directory)
 
 
 def synthetic(utterances: int = 12, frames: int = 60, pdfs: int = 8, coefficients: int = 6, *, noise: float = 1.0,
-              seed: int = 0, unaligned: tuple[int, ...] = ()) -> tuple[StandInStore, Alignment, Cmvn]:
+              seed: int = 0, unaligned: tuple[int, ...] = ()) -> tuple[FrameStore, Alignment, Cmvn]:
     """States that last a few frames, each with its own mean; the same `pdfs` and coefficients: the same means."""
     means = np.random.default_rng(99).normal(size=(pdfs, coefficients)) * 1.5
     random = np.random.default_rng(seed)
@@ -45,7 +36,7 @@ def synthetic(utterances: int = 12, frames: int = 60, pdfs: int = 8, coefficient
         states = np.repeat(random.integers(0, pdfs, length), 4)[:length]
         spoken.append(means[states] + noise * random.normal(size=(length, coefficients)))
         labels.append(np.full(length, -1) if index in unaligned else states)
-    store = StandInStore(spoken)
+    store = store_of(spoken)
     pdf_ids = np.concatenate(labels).astype(np.int32)
     aligned = np.array([index not in unaligned for index in range(utterances)])
     alignment = Alignment(pdf_ids, np.zeros(len(pdf_ids), np.int16), np.zeros(len(pdf_ids), np.int8), aligned, pdfs)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from acoustic_stand_ins import StandInStore, synthetic
+from acoustic_stand_ins import synthetic
 
 from asr_distill.acoustic.accuracy import frame_accuracy
 from asr_distill.acoustic.config import NetworkConfig
@@ -15,6 +15,7 @@ from asr_distill.acoustic.network import build_network
 from asr_distill.emission import EmissionModel
 from asr_distill.errors import UserError
 from asr_distill.features.cmvn import Cmvn
+from asr_distill.features.store import FrameStore
 from asr_distill.hmm.align import Alignment
 
 CPU = torch.device("cpu")
@@ -29,18 +30,18 @@ def model_of(cmvn: Cmvn, seed: int = 0, norm: str = "none", pdfs: int = 8) -> Ac
 
 
 @pytest.fixture(scope="module")
-def world() -> tuple[StandInStore, Alignment, Cmvn]:
+def world() -> tuple[FrameStore, Alignment, Cmvn]:
     return synthetic(utterances=5, unaligned=(2,))
 
 
-def probabilities(model: AcousticModel, store: StandInStore, index: int, temperature: float = 1.0) -> np.ndarray:
+def probabilities(model: AcousticModel, store: FrameStore, index: int, temperature: float = 1.0) -> np.ndarray:
     """float64 reference from the network's logits."""
     logits = model.logits(store.features(index, CPU)).double().numpy() / temperature
     odds = np.exp(logits - logits.max(1, keepdims=True))
     return odds / odds.sum(1, keepdims=True)
 
 
-def test_posteriors_and_likelihoods(world: tuple[StandInStore, Alignment, Cmvn]) -> None:
+def test_posteriors_and_likelihoods(world: tuple[FrameStore, Alignment, Cmvn]) -> None:
     store, _, cmvn = world
     model = model_of(cmvn)
     assert isinstance(model, EmissionModel)
@@ -54,7 +55,7 @@ def test_posteriors_and_likelihoods(world: tuple[StandInStore, Alignment, Cmvn])
 
 @pytest.mark.parametrize("kind", ["global", "speaker", "online"])
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_save_and_load(tmp_path: Path, world: tuple[StandInStore, Alignment, Cmvn], kind: str, norm: str) -> None:
+def test_save_and_load(tmp_path: Path, world: tuple[FrameStore, Alignment, Cmvn], kind: str, norm: str) -> None:
     store, _, cmvn = world
     model = model_of(Cmvn(kind, cmvn.train, 300, 100), norm=norm)  # type: ignore[arg-type]
     model.save(tmp_path)
@@ -67,7 +68,7 @@ def test_save_and_load(tmp_path: Path, world: tuple[StandInStore, Alignment, Cmv
     assert model.network.output.weight.dtype == torch.float32
 
 
-def test_damaged_models_are_named(tmp_path: Path, world: tuple[StandInStore, Alignment, Cmvn]) -> None:
+def test_damaged_models_are_named(tmp_path: Path, world: tuple[FrameStore, Alignment, Cmvn]) -> None:
     model = model_of(world[2])
     with pytest.raises(UserError, match="no such file"):
         AcousticModel.load(tmp_path, CPU)
@@ -87,7 +88,7 @@ def test_priors_have_a_floor() -> None:
 
 @pytest.mark.parametrize("mean", ["arithmetic", "geometric"])
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_ensemble_is_the_mean(world: tuple[StandInStore, Alignment, Cmvn], mean: str, temperature: float) -> None:
+def test_ensemble_is_the_mean(world: tuple[FrameStore, Alignment, Cmvn], mean: str, temperature: float) -> None:
     store, _, cmvn = world
     models = [model_of(cmvn, seed) for seed in range(3)]
     ensemble = Ensemble(models, mean)  # type: ignore[arg-type]
@@ -104,7 +105,7 @@ def test_ensemble_is_the_mean(world: tuple[StandInStore, Alignment, Cmvn], mean:
                                    np.log(expected) - np.log(np.arange(1, 9) / 36), atol=1e-4)
 
 
-def test_ensembles_that_cannot_be(world: tuple[StandInStore, Alignment, Cmvn]) -> None:
+def test_ensembles_that_cannot_be(world: tuple[FrameStore, Alignment, Cmvn]) -> None:
     with pytest.raises(ValueError, match="at least one"):
         Ensemble([])
     with pytest.raises(ValueError, match="share their pdfs"):
@@ -112,7 +113,7 @@ def test_ensembles_that_cannot_be(world: tuple[StandInStore, Alignment, Cmvn]) -
 
 
 @pytest.mark.parametrize("utterances", [None, [3, 4, 2]])
-def test_frame_accuracy(world: tuple[StandInStore, Alignment, Cmvn], utterances: list[int] | None) -> None:
+def test_frame_accuracy(world: tuple[FrameStore, Alignment, Cmvn], utterances: list[int] | None) -> None:
     store, alignment, cmvn = world
     model = Ensemble([model_of(cmvn, seed) for seed in range(2)])
     score = frame_accuracy(model, store, alignment, utterances)
@@ -128,7 +129,7 @@ def test_frame_accuracy(world: tuple[StandInStore, Alignment, Cmvn], utterances:
     assert score.cross_entropy == pytest.approx(np.mean(nats), abs=1e-5)
 
 
-def test_scoring_mistakes_are_named(world: tuple[StandInStore, Alignment, Cmvn]) -> None:
+def test_scoring_mistakes_are_named(world: tuple[FrameStore, Alignment, Cmvn]) -> None:
     store, alignment, cmvn = world
     with pytest.raises(UserError, match="align again"):
         frame_accuracy(model_of(cmvn, pdfs=9), store, alignment)

@@ -25,7 +25,8 @@ from asr_distill.errors import UserError
 
 CPU = torch.device("cpu")
 SHAPE = NetworkConfig(layers=2, width=32, left=3, right=1)
-CONFIG = TrainerConfig(batch=64, epochs=12, warmup_updates=5, learning_rate=5e-3, precision="float32", tensorboard=False)
+CONFIG = TrainerConfig(batch=64, epochs=12, warmup_updates=5, learning_rate=5e-3, precision="float32",
+                       tensorboard=False)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,8 @@ def test_other_settings_start_anew(data: TrainingData, tmp_path: Path, caplog: p
     with caplog.at_level(logging.WARNING, "asr_distill"):
         other = run(data, tmp_path, replace(CONFIG, epochs=1, learning_rate=1e-3))
     assert "starting anew" in caplog.text
-    assert torch.equal(weights(other), weights(run(data, tmp_path / "b", replace(CONFIG, epochs=1, learning_rate=1e-3))))
+    fresh = run(data, tmp_path / "b", replace(CONFIG, epochs=1, learning_rate=1e-3))
+    assert torch.equal(weights(other), weights(fresh))
 
 
 def test_damaged_checkpoint_is_named(data: TrainingData, tmp_path: Path) -> None:

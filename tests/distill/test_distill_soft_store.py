@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from acoustic_stand_ins import StandInStore, synthetic
+from acoustic_stand_ins import synthetic
 
 from asr_distill.acoustic.config import NetworkConfig
 from asr_distill.acoustic.ensemble import Ensemble
@@ -22,13 +22,14 @@ from asr_distill.distill.losses import top_k_cross_entropy
 from asr_distill.distill.soft_store import SoftStore, write_soft_targets
 from asr_distill.distill.targets import SoftTargets
 from asr_distill.errors import UserError
+from asr_distill.features.store import FrameStore
 
 CPU = torch.device("cpu")
 PDFS = 40
 CONFIG = SoftTargetConfig(temperature=2.0, top_k=5, shard_frames=100)
 
 
-def world(seed: int = 0) -> tuple[StandInStore, Ensemble]:
+def world(seed: int = 0) -> tuple[FrameStore, Ensemble]:
     store, _, cmvn = synthetic(utterances=8, pdfs=PDFS)
     config = NetworkConfig(layers=1, width=16, left=2, right=1)
     models = []
@@ -40,11 +41,12 @@ def world(seed: int = 0) -> tuple[StandInStore, Ensemble]:
     return store, Ensemble(models)
 
 
-def full_posteriors(store: StandInStore, ensemble: Ensemble, temperature: float, mean: str) -> np.ndarray:
+def full_posteriors(store: FrameStore, ensemble: Ensemble, temperature: float, mean: str) -> np.ndarray:
     """float64 reference: softmax(logits / T) of each teacher, averaged."""
     rows = []
     for index in range(len(store.utterances)):
-        logits = np.stack([m.logits(store.features(index, CPU)).double().numpy() for m in ensemble.models]) / temperature
+        utterance = store.features(index, CPU)
+        logits = np.stack([m.logits(utterance).double().numpy() for m in ensemble.models]) / temperature
         each = np.exp(logits) / np.exp(logits).sum(2, keepdims=True)
         average = each.mean(0) if mean == "arithmetic" else np.exp(np.log(each).mean(0))
         rows.append(average / average.sum(1, keepdims=True))
@@ -120,8 +122,8 @@ def test_killed_writer_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(UserError, match=r"soft_targets\.json: no such file"):
         SoftStore.open(out)
     asked: list[int] = []
-    features = StandInStore.features
-    monkeypatch.setattr(StandInStore, "features", lambda self, index, device: (asked.append(index),
+    features = FrameStore.features
+    monkeypatch.setattr(FrameStore, "features", lambda self, index, device: (asked.append(index),
                                                                                features(self, index, device))[1])
     figures = write_soft_targets(ensemble, store, out, CONFIG, CPU)
     assert asked[0] >= 2 and asked[-1] == 7

@@ -29,7 +29,8 @@ CONFIG = TrainerConfig(batch=128, warmup_updates=20, learning_rate=3e-3, precisi
                        evaluate_updates=300, tensorboard=False)  # the last weights: no help from early stopping
 
 
-def trained(data: TrainingData, cmvn: Cmvn, targets: Targets, shape: NetworkConfig, seed: int, work: Path) -> AcousticModel:
+def trained(data: TrainingData, cmvn: Cmvn, targets: Targets, shape: NetworkConfig, seed: int,
+            work: Path) -> AcousticModel:
     network = build_network(shape, data.num_coefficients, data.num_pdfs, seed=seed)
     train(network, data, targets, CONFIG, seed=seed, work=work, device=CPU)
     return AcousticModel(network, cmvn, log_priors_of(data.pdf_frequencies()), shape)
@@ -37,7 +38,7 @@ def trained(data: TrainingData, cmvn: Cmvn, targets: Targets, shape: NetworkConf
 
 @pytest.mark.parametrize("temperature, top_k", [(1.0, 0), (2.0, 8)])
 def test_soft_targets_beat_hard_ones_on_few_labels(tmp_path: Path, temperature: float, top_k: int) -> None:
-    """Paper, section 6: on little data hard targets overfit; the ensemble of models of much data passes on what it saw."""
+    """Paper, section 6: on little data hard targets overfit; an ensemble of much data passes on what it saw."""
     store, alignment, cmvn = synthetic(utterances=60, pdfs=PDFS, noise=NOISE, seed=1)
     test_store, test_alignment, _ = synthetic(utterances=20, pdfs=PDFS, noise=NOISE, seed=2)
     much = TrainingData.build(store, alignment, cmvn, SPLIT, CPU)
@@ -57,7 +58,7 @@ def test_soft_targets_beat_hard_ones_on_few_labels(tmp_path: Path, temperature: 
 
 
 def test_student_of_the_teachers_shape_reaches_the_teacher(tmp_path: Path) -> None:
-    """Soft targets alone, no label: the student's posteriors go to the teacher's, whose weights are within its reach."""
+    """Soft targets alone, no label: the student's posteriors go to those of a teacher that it could equal."""
     store, alignment, cmvn = synthetic(utterances=30, pdfs=PDFS, noise=1.0, seed=1)
     data = TrainingData.build(store, alignment, cmvn, SPLIT, CPU)
     shape = NetworkConfig(layers=1, width=48, left=3, right=3)
