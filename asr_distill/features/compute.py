@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import lhotse
 import numpy as np
@@ -170,7 +170,7 @@ def _file_bytes(out: Path, shape: tuple[int, int]) -> int:
         return _header_bytes(file) + shape[0] * shape[1] * 2
 
 
-def _header_bytes(file: Any) -> int:
+def _header_bytes(file: BinaryIO) -> int:
     np.lib.format.read_magic(file)
     np.lib.format.read_array_header_1_0(file)
     return file.tell()

@@ -132,7 +132,7 @@ def write_store_index(directory: Path, utterances: Sequence[Utterance], lengths:
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
     write_array(directory / OFFSETS, offsets)
     write_array(directory / STATS, by_speaker)
-    lines = (json.dumps({"id": u.id, "speaker": u.speaker, "words": " ".join(u.words), "seconds": u.seconds},
+    lines = (json.dumps({"id": u.id, "speaker": u.speaker, "words": u.words, "seconds": u.seconds},
                         ensure_ascii=False) for u in utterances)
     write_text(directory / UTTERANCES, "".join(line + "\n" for line in lines))
     coefficients = (stats.shape[1] - 1) // 2
@@ -163,7 +163,7 @@ def _read_utterances(path: Path) -> list[Utterance]:
     for number, line in enumerate(read_text(path).rstrip("\n").split("\n"), 1):
         try:
             entry = json.loads(line)
-            utterances.append(Utterance(entry["id"], entry["speaker"], tuple(entry["words"].split()),
+            utterances.append(Utterance(entry["id"], entry["speaker"], tuple(entry["words"]),
                                         float(entry["seconds"])))
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path}: line {number} is damaged ({error!r}); {_MEND}") from None
