@@ -14,8 +14,9 @@ from asr_distill.hmm.transitions import TransitionTable
 from asr_distill.hmm.viterbi import Path, ViterbiBatch, batches
 from asr_distill.lang.lang import SILENCE_PHONE
 
-# States x frames whose back-pointers (a byte each) a batch may hold: on a CPU its working set should stay in cache.
-_CELLS = {"cpu": 32_000_000, "cuda": 2_000_000_000}
+# States x frames whose back-pointers (a byte each) a batch may hold: enough states to fill the device at each frame,
+# few enough that on a CPU they stay in cache.
+_CELLS = {"cpu": 64_000_000, "cuda": 2_000_000_000}
 
 
 @dataclass(frozen=True)
