@@ -65,22 +65,29 @@ def compute_store(cuts: lhotse.CutSet, out: Path, config: FbankConfig, device: t
         raise UserError(f"{label}: every utterance is shorter than one frame; check the corpus's segments")
     kept = len(clips)
     if not _is_complete(out, digest):
-        parts = _divide(clips, counts)
-        marks = _begin(out, digest, (sum(counts), config.num_mel_bins))
-        todo = [part for part in parts if _read_mark(marks, part, config.num_mel_bins) is None]
-        kept -= sum(len(part.clips) for part in todo)
-        _check_space(out, sum(sum(part.counts) for part in todo) * config.num_mel_bins * 2)
-        _compute_parts(todo, out, marks, Fbank(config, device), batch_seconds, workers or available_cpus(),
-                       Progress(label, sum(clip.seconds for clip in clips), "s of audio",
-                                done=sum(part.seconds for part in parts) - sum(part.seconds for part in todo)))
-        stats = np.concatenate([read_array(_mark(marks, part)) for part in parts])
-        utterances = [Utterance(clip.id, clip.speaker, tuple(clip.text.split()), clip.seconds) for clip in clips]
-        write_store_index(out, utterances, counts, stats, {"config": to_dict(config), "digest": digest})
-        shutil.rmtree(marks)
+        with _disk_full_is_users_error(out):
+            kept = _build(clips, counts, out, digest, config, device, batch_seconds, workers or available_cpus(), label)
     seconds = time.monotonic() - start
     audio = sum(clip.seconds for clip in clips)
     return {"utterances": len(clips), "frames": sum(counts), "speakers": len({clip.speaker for clip in clips}),
             "hours": audio / 3600, "kept_utterances": kept, "seconds": seconds, "times_real_time": audio / seconds}
+
+
+def _build(clips: Sequence[Clip], counts: Sequence[int], out: Path, digest: str, config: FbankConfig,
+           device: torch.device, batch_seconds: float, workers: int, label: str) -> int:
+    """Compute what is missing and write the store; returns how many utterances were kept from before."""
+    parts = _divide(clips, counts)
+    marks = _begin(out, digest, (sum(counts), config.num_mel_bins))
+    todo = [part for part in parts if _read_mark(marks, part, config.num_mel_bins) is None]
+    _check_space(out, sum(sum(part.counts) for part in todo) * config.num_mel_bins * 2)
+    seconds = sum(clip.seconds for clip in clips)
+    progress = Progress(label, seconds, "s of audio", done=seconds - sum(part.seconds for part in todo))
+    _compute_parts(todo, out, marks, Fbank(config, device), batch_seconds, workers, progress)
+    stats = np.concatenate([read_array(_mark(marks, part)) for part in parts])
+    utterances = [Utterance(clip.id, clip.speaker, tuple(clip.text.split()), clip.seconds) for clip in clips]
+    write_store_index(out, utterances, counts, stats, {"config": to_dict(config), "digest": digest})
+    shutil.rmtree(marks)
+    return len(clips) - sum(len(part.clips) for part in todo)
 
 
 def _compute_parts(parts: Sequence[_Part], out: Path, marks: Path, fbank: Fbank, batch_seconds: float, workers: int,
@@ -91,11 +98,6 @@ def _compute_parts(parts: Sequence[_Part], out: Path, marks: Path, fbank: Fbank,
             for job in as_completed(jobs):
                 job.result()
                 progress.update(jobs[job].seconds)
-        except OSError as error:
-            if error.errno not in _DISK_FULL:
-                raise
-            raise UserError(f"{out}: the disk is full; free some space and run the same command again "
-                            "(finished parts are kept)") from None
         finally:
             pool.shutdown(cancel_futures=True)  # parts that run now are finished and kept
 
@@ -218,8 +220,19 @@ def _check_ids(clips: Sequence[Clip]) -> None:
 def _check_space(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out).free
     if free < needed:
-        raise UserError(f"{out}: {needed / 1e9:.1f} GB of features to write, {free / 1e9:.1f} GB free; free some "
-                        "space and run the same command again (finished parts are kept)")
+        raise UserError(f"{out}: {needed / 1e6:,.0f} MB of features to write, {free / 1e6:,.0f} MB free; free "
+                        "some space and run the same command again (finished parts are kept)")
+
+
+@contextmanager
+def _disk_full_is_users_error(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        raise UserError(f"{out}: the disk is full; free some space and run the same command again (finished parts "
+                        "are kept)") from None
 
 
 @contextmanager

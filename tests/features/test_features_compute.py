@@ -160,7 +160,7 @@ def test_too_little_space_is_said_before_the_work(cuts: lhotse.CutSet, tmp_path:
         free = 1000
 
     monkeypatch.setattr(compute.shutil, "disk_usage", lambda _: Usage)
-    with pytest.raises(UserError, match="GB free"):
+    with pytest.raises(UserError, match="MB free"):
         build(cuts, tmp_path)
 
 
