@@ -26,6 +26,7 @@ class LangSettings:
     arpa: Path | None = None  # an n-gram model; without it one is trained on `text`
     text: Path | None = None  # one sentence a line
     strip_stress: bool = True
+    guess_lm_words: bool = True  # by g2p, where CMUdict lacks them; false: they are dropped from the model
     ngram: NgramConfig = NgramConfig()
     g2p: G2pConfig = G2pConfig()
     silence: LangConfig = LangConfig()
@@ -34,8 +35,8 @@ class LangSettings:
 def build_lang(settings: LangSettings, transcripts: Transcripts, train: str, out: Path) -> dict[str, Any]:
     """Write the language directory `out`: the words of the LM and of the training split's transcripts.
 
-    A word of the LM without a pronunciation is dropped where a lexicon was given, and guessed by g2p where CMUdict
-    serves; a word of the training transcripts is always given one. Returns figures: words, guessed, n-grams,
+    A word of the LM without a pronunciation is dropped where a lexicon was given (or `guess_lm_words` is off), and
+    guessed by g2p where CMUdict serves; a word of the training transcripts is always given one. Returns figures: words, guessed, n-grams,
     and for every split the out-of-vocabulary rate (percent) and the perplexity of the rest.
 
     Raises UserError where there is neither ARPA nor text, or a training word cannot be pronounced.
@@ -45,7 +46,8 @@ def build_lang(settings: LangSettings, transcripts: Transcripts, train: str, out
     arpa, figures = _language_model(settings, out)
     model = Arpa.read(arpa)
     spoken = {word for words in transcripts[train] for word in words}
-    modelled = [word for word in model.words if word in lexicon or (not settings.lexicon and _speakable(word))]
+    guess = settings.guess_lm_words and not settings.lexicon
+    modelled = [word for word in model.words if word in lexicon or (guess and _speakable(word))]
     lexicon, guessed = covering(lexicon, sorted(spoken.union(modelled)), out / "g2p", settings.g2p)
     if guessed:
         log.info("pronunciations of %d words guessed by g2p, for example %s", len(guessed), ", ".join(guessed[:5]))
