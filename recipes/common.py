@@ -7,9 +7,13 @@ from pathlib import Path
 
 import torch
 
+from asr_distill.acoustic.config import TrainerConfig
+from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.ensemble import Ensemble
 from asr_distill.acoustic.model import AcousticModel
+from asr_distill.acoustic.precision import choose_precision
 from asr_distill.decode.decoder import SearchConfig
+from asr_distill.features.cmvn import Cmvn, CmvnKind
 from asr_distill.features.store import FrameStore
 from asr_distill.hmm.align import Alignment
 from asr_distill.hmm.gmm import DiagGmm
@@ -32,6 +36,15 @@ def test_splits(run: StageRun) -> dict[str, Split]:
     """Reported splits with their alignments."""
     return {split: Split(store, Alignment.load(run.input("mono") / split))
             for split, store in stores_of(run).items() if split not in (TRAIN, TUNE)}
+
+
+def training_data(run: StageRun, cmvn: CmvnKind, trainer: TrainerConfig) -> tuple[TrainingData, Cmvn]:
+    """Normalised training frames with their pdf-ids, in the precision of the training, and the normalisation."""
+    store = FrameStore(run.input("features") / TRAIN)
+    form = Cmvn(cmvn, store.total_stats)
+    precision = choose_precision(trainer.precision, run.device)
+    return TrainingData.build(store, Alignment.load(run.input("mono") / TRAIN), form, run.settings.data, run.device,
+                              precision.dtype), form
 
 
 def load_teachers(directory: Path, device: torch.device) -> list[AcousticModel]:

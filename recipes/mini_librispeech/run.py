@@ -14,7 +14,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.ensemble import Ensemble
 from asr_distill.acoustic.fit import fit
 from asr_distill.acoustic.model import AcousticModel
@@ -26,10 +25,9 @@ from asr_distill.distill.soft_store import write_soft_targets
 from asr_distill.distill.targets import SoftTargets
 from asr_distill.export.bundle import export_bundle
 from asr_distill.export.onnx_model import OnnxModel
-from asr_distill.features.cmvn import Cmvn
 from asr_distill.features.compute import compute_store
 from asr_distill.features.store import FrameStore
-from asr_distill.hmm.align import Alignment, align_store
+from asr_distill.hmm.align import align_store
 from asr_distill.hmm.model import HmmModel
 from asr_distill.hmm.mono import train_mono
 from asr_distill.lang.build import build_lang
@@ -46,6 +44,7 @@ from recipes.common import (
     stores_of,
     systems_of,
     test_splits,
+    training_data,
     tuning_store,
 )
 from recipes.settings import Settings
@@ -104,9 +103,8 @@ def graph(run: StageRun) -> dict:
 @stage(reads=["features", "mono"], settings=["data", "teachers"], resumable=True)
 def teachers(run: StageRun) -> dict:
     """N networks on hard targets, alike but for their seeds."""
-    settings, store = run.settings.teachers, FrameStore(run.input("features") / TRAIN)
-    cmvn = Cmvn(settings.cmvn, store.total_stats)
-    data = TrainingData.build(store, Alignment.load(run.input("mono") / TRAIN), cmvn, run.settings.data, run.device)
+    settings = run.settings.teachers
+    data, cmvn = training_data(run, settings.cmvn, settings.trainer)
     return {f"teacher{number}": fit(data, HardTargets(data.pdf_ids), cmvn, settings.network, settings.trainer,
                                     seed=seed, out=run.out / f"teacher{number}", label=f"teacher {number}")
             for number, seed in enumerate(settings.seeds, 1)}
@@ -123,9 +121,8 @@ def soft_targets(run: StageRun) -> dict:
 @stage(reads=["features", "mono", "soft_targets"], settings=["data", "distill", "student"], resumable=True)
 def student(run: StageRun) -> dict:
     """The small network on soft and hard targets; the baseline: the same shape and updates on hard targets alone."""
-    settings, store = run.settings.student, FrameStore(run.input("features") / TRAIN)
-    cmvn = Cmvn(settings.cmvn, store.total_stats)
-    data = TrainingData.build(store, Alignment.load(run.input("mono") / TRAIN), cmvn, run.settings.data, run.device)
+    settings = run.settings.student
+    data, cmvn = training_data(run, settings.cmvn, settings.trainer)
     targets = {"baseline": HardTargets(data.pdf_ids),
                "student": SoftTargets.open(run.input("soft_targets"), run.settings.distill.loss, data.pdf_ids)}
     return {name: fit(data, target, cmvn, settings.network, settings.trainer, seed=settings.seed,

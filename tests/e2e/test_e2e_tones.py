@@ -1,0 +1,146 @@
+"""The whole chain, by pip alone, on a made language of tones: it learns, resumes after kill -9, and fails clearly."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from runner import ROOT, TINY, kill_when, measured, results, run
+from tone_corpus import write_corpus
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("tones"))
+
+
+def settings(tones: Path) -> list[str]:
+    return ["--conf", str(TINY), "--set", f"corpus.dir={tones / 'LibriSpeech'}",
+            "--set", f"lang.lexicon={tones / 'lexicon.txt'}", "--set", f"lang.text={tones / 'lm.txt'}"]
+
+
+@pytest.fixture(scope="module")
+def finished(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    exp = tmp_path_factory.mktemp("finished") / "exp"
+    run(exp, *settings(tones))
+    return exp
+
+
+def test_it_learns_and_every_system_is_there(finished: Path) -> None:
+    found = results(finished)
+    systems = {system["name"]: system for system in found["systems"]}
+    assert [systems[name]["role"] for name in systems] == [
+        "baseline", "teacher", "teacher", "teacher", "ensemble", "student", "export"]
+    scores = {name: system["splits"]["dev_clean_2"] for name, system in systems.items()}
+    assert scores["ensemble"]["wer"] < 15 and scores["student"]["wer"] < 20  # a model that learned nothing: above 80
+    assert scores["ensemble"]["frame_accuracy"] > scores["baseline"]["frame_accuracy"]
+    assert abs(scores["exported"]["wer"] - scores["student"]["wer"]) <= 0.2
+    assert systems["student"]["parameters"] < systems["teacher1"]["parameters"]
+    assert {(item["a"], item["b"]) for item in found["comparisons"]} >= {("student", "baseline")}
+    for name in ("RESULTS.md", "RESULTS.txt", "training.png", "wer.png"):
+        assert (finished / name).stat().st_size > 500
+    assert "student" in (finished / "RESULTS.md").read_text()
+
+
+def test_a_second_run_does_nothing(finished: Path, tones: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
+    again = run(finished, *settings(tones))
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"} == before
+    assert again.stderr.count("done before, nothing changed") == 11
+
+
+def test_a_changed_student_reruns_only_what_depends_on_it(finished: Path, tones: Path, tmp_path: Path) -> None:
+    exp = tmp_path / "moved"
+    shutil.copytree(finished, exp)  # an experiment folder can be moved
+    log = run(exp, *settings(tones), "--set", "student.seed=7", "--stop-stage", "student").stderr
+    assert log.count("done before, nothing changed") == 7
+    assert "setting student.seed changed (101 -> 7)" in log
+
+
+def test_the_exported_student_transcribes(finished: Path, tones: Path) -> None:
+    audio = sorted((tones / "LibriSpeech/dev-clean-2").rglob("*.flac"))[-1]
+    said = audio.with_name(f"{audio.parent.parent.name}-1.trans.txt").read_text().splitlines()[-1].split()[1:]
+    bundle = next(finished.glob("*_export/recogniser"))
+    done = subprocess.run([sys.executable, "-m", "asr_distill.cli", "transcribe", str(bundle), str(audio)],
+                          capture_output=True, text=True, check=True, cwd=ROOT)
+    heard = done.stdout.upper()
+    assert sum(word in heard for word in said) >= len(said) - 2
+
+
+def test_kill_9_in_every_long_stage_then_the_same_results(finished: Path, tones: Path, tmp_path: Path) -> None:
+    exp = tmp_path / "exp"
+    arrivals = {
+        "corpus": lambda: (exp / "01_corpus.partial" / "ingredients.json").exists(),
+        "features": lambda: (exp / "02_features.partial" / "train").exists(),
+        "mono": lambda: (exp / "04_mono.partial" / "work" / "state.safetensors").exists(),
+        "teachers": lambda: (exp / "06_teachers.partial" / "teacher2" / "work" / "checkpoint.safetensors").exists(),
+        "student": lambda: (exp / "08_student.partial" / "student" / "work" / "checkpoint.safetensors").exists(),
+        "decode": lambda: _lines(exp / "09_decode.partial" / "teacher1" / "dev_clean_2" / "hypotheses.jsonl") > 3,
+    }
+    for arrived in arrivals.values():
+        kill_when(exp, arrived, settings(tones))
+    run(exp, *settings(tones))
+    assert measured(exp) == measured(finished)
+
+
+def _lines(path: Path) -> int:
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def _fails(exp: Path, *extra: str) -> str:
+    done = run(exp, *extra, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    return done.stderr[done.stderr.index("asr-distill: error:"):]
+
+
+def test_faults_are_one_clear_message(tones: Path, tmp_path: Path) -> None:
+    exp = tmp_path / "exp"
+    broken = tmp_path / "tones"
+    shutil.copytree(tones, broken)
+    audio = sorted((broken / "LibriSpeech/train-clean-5").rglob("*.flac"))
+    cut = audio[3]
+    cut.write_bytes(cut.read_bytes()[:-3000])
+    transcript = next((broken / "LibriSpeech/train-clean-5/101/1").glob("*.trans.txt"))
+    lines = transcript.read_text().splitlines()
+    transcript.write_text("\n".join([lines[0].split()[0], *lines[1:]]) + "\n")
+    message = _fails(exp, *settings(broken))
+    assert cut.name in message and "truncated" in message
+    assert f"{transcript.name}:1: empty transcript" in message
+
+    assert "did you mean 'teachers'" in _fails(exp, *settings(tones), "--set", "teacher.seeds=[1]")
+    nowhere = _fails(exp, *settings(tones), "--set", f"corpus.dir={tmp_path / 'nowhere'}")
+    assert "nowhere" in nowhere and "corpus.dir" in nowhere
+    assert "lang.arpa" in _fails(exp, "--conf", str(TINY), "--set", f"corpus.dir={tones / 'LibriSpeech'}",
+                                 "--set", f"lang.lexicon={tones / 'lexicon.txt'}", "--stop-stage", "lang")
+    if not os.environ.get("CUDA_VISIBLE_DEVICES"):
+        assert "--device" in _fails(exp, *settings(tones), "--device", "gpu")
+
+
+def test_a_full_disk_loses_nothing(tones: Path, finished: Path, tmp_path: Path) -> None:
+    """On a small tmpfs: one clear line, exit code 1; with room the same command goes on from there."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2600k", "tmpfs", str(small)],
+                                      check=False, capture_output=True).returncode:
+        pytest.skip("needs root to mount a small tmpfs")
+    try:
+        exp = small / "exp"
+        message = _fails(exp, *settings(tones))
+        assert "space" in message and message.count("\n") == 1
+        stages = {path.name for path in exp.glob("[0-9][0-9]_*") if (path / "stage.json").exists()}
+        assert "01_corpus" in stages
+        subprocess.run(["mount", "-o", "remount,size=200m", str(small)], check=True)
+        log = run(exp, *settings(tones)).stderr
+        assert log.count("done before, nothing changed") == len(stages)
+        assert measured(exp) == measured(finished)
+    finally:
+        subprocess.run(["umount", str(small)], check=False)
