@@ -12,14 +12,16 @@ both ways, utterances divided over Python threads and torch's own threads, and t
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
+import multiprocessing
 import platform
 import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import kaldi_native_fbank as knf
@@ -115,10 +117,19 @@ def store_systems(files: list[Path], scratch: Path, threads: int, device: torch.
     theirs = lhotse.Fbank(lhotse.FbankConfig(num_filters=40, high_freq=-400.0, dither=0.0, snip_edges=False))
     fresh = (scratch / f"store{i}" for i in range(10_000))
 
-    # Plain .npy files: lhotse's default, lilcom, compresses besides.
+    pool = None
+    if threads > 1:  # a forked pool dead-locks on torch's threads; this one is started once, outside the clock
+        pool = ProcessPoolExecutor(threads, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,))
+        list(pool.map(make_cut, files[: 4 * threads]))
+
+    def jobs(writer: type) -> Callable[[], object]:
+        return lambda: cuts.compute_and_store_features(theirs, next(fresh), num_jobs=threads, executor=pool,
+                                                       storage_type=writer, progress_bar=False)
+
+    default = {"lhotse compute_and_store_features, lilcom": jobs(lhotse.LilcomChunkyWriter)}
     return {
-        "lhotse compute_and_store_features": lambda: cuts.compute_and_store_features(
-            theirs, next(fresh), num_jobs=threads, storage_type=lhotse.NumpyFilesWriter, progress_bar=False),
+        **(default if importlib.util.find_spec("lilcom") else {}),
+        "lhotse compute_and_store_features, numpy": jobs(lhotse.NumpyFilesWriter),
         "lhotse compute_and_store_features_batch": lambda: cuts.compute_and_store_features_batch(
             theirs, next(fresh), num_workers=threads, storage_type=lhotse.NumpyFilesWriter),
         "asr_distill": lambda: compute_store(cuts, next(fresh), CONFIG, device, workers=threads, label="features"),
