@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import asr_distill  # noqa: F401, I001  (first: it says how torch's threads wait)
+
 import pytest
 import torch
 
