@@ -24,10 +24,11 @@ class Channel:
     room_probability: float
 
 
+# Whisper tiny.en hears test-other about three times as badly as test-clean, as with LibriSpeech's own.
 CHANNELS = {
     "clean": Channel((18.0, 32.0), (0.1, 0.25), 0.5),
     "copy": Channel((12.0, 30.0), (0.1, 0.4), 0.5),
-    "other": Channel((3.0, 12.0), (0.25, 0.6), 1.0),
+    "other": Channel((6.0, 16.0), (0.2, 0.5), 1.0),
 }
 
 

