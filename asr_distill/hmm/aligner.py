@@ -10,13 +10,14 @@ import torch
 
 from asr_distill.hmm.graph import UtteranceGraph
 from asr_distill.hmm.model import HmmModel
+from asr_distill.hmm.threads import map_threads
 from asr_distill.hmm.transitions import TransitionTable
 from asr_distill.hmm.viterbi import Path, ViterbiBatch, batches
 from asr_distill.lang.lang import SILENCE_PHONE
 
 # States x frames whose back-pointers (a byte each) a batch may hold: enough states to fill the device at each frame,
 # few enough that on a CPU they stay in cache.
-_CELLS = {"cpu": 64_000_000, "cuda": 2_000_000_000}
+_CELLS = {"cpu": 32_000_000, "cuda": 2_000_000_000}
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,17 @@ class Aligner:
               score: Callable[[int], torch.Tensor]) -> Iterator[tuple[int, Path | None]]:
         """Yield (index, best path) in batches of like length; None where the frames are too few.
 
-        `score(index)` gives an utterance's log-likelihoods (frames, pdfs), unscaled.
+        `score(index)` gives an utterance's log-likelihoods (frames, pdfs), unscaled; on a CPU several threads call it.
         """
-        for batch in batches(frames, [len(graph) for graph in graphs], self._cells):
-            search = ViterbiBatch([graphs[i] for i in batch], self._transitions,
-                                  self_loop_scale=self.config.self_loop_scale, device=self.device)
+        def search(batch: list[int]) -> list[Path | None]:
+            chosen = [graphs[i] for i in batch]
+            viterbi = ViterbiBatch(chosen, self._transitions, self_loop_scale=self.config.self_loop_scale,
+                                   device=self.device)
             scores = [score(i).to(self.device, torch.float32) for i in batch]
-            paths = search.search(scores, acoustic_scale=self.config.acoustic_scale,
-                                  bonus=self._bonus([graphs[i] for i in batch]))
+            return viterbi.search(scores, acoustic_scale=self.config.acoustic_scale, bonus=self._bonus(chosen))
+
+        todo = list(batches(frames, [len(graph) for graph in graphs], self._cells))
+        for batch, paths in zip(todo, map_threads(search, todo, self.device), strict=True):
             yield from zip(batch, paths, strict=True)
 
     def _bonus(self, graphs: Sequence[UtteranceGraph]) -> dict[int, float]:

@@ -33,6 +33,7 @@ from asr_distill.hmm.frontend import Frontend, FrontendConfig
 from asr_distill.hmm.gmm import DiagGmm
 from asr_distill.hmm.graph import GraphCompiler, UtteranceGraph
 from asr_distill.hmm.model import DEFAULT_STATES, HmmModel, monophone_model
+from asr_distill.hmm.threads import one_thread
 from asr_distill.hmm.transitions import estimate_transitions
 from asr_distill.lang.lang import SILENCE_PHONE, Lang
 from asr_distill.progress import Progress
@@ -142,7 +143,8 @@ def _select(store: FrameStore, compiler: GraphCompiler, frontend: Frontend, coun
 def _estimate(data: _Data, state: TrainingState, config: MonoConfig, options: UpdateConfig) -> TrainingState:
     """One EM step on the state's paths, and the growth that this iteration is due."""
     pdfs = torch.from_numpy(data.pdf[state.paths].astype(np.int64)).to(data.features.device)
-    stats = accumulate(state.mixtures, data.features, pdfs)
+    with one_thread():
+        stats = accumulate(state.mixtures, data.features, pdfs)
     mixtures = update(state.mixtures, stats, options)
     # From one Gaussian a pdf in equal steps to the full number (train_mono.sh: numgauss += incgauss).
     grown = min(state.iteration, config.growth_iterations) / config.growth_iterations
