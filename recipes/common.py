@@ -19,6 +19,7 @@ from asr_distill.hmm.align import Alignment
 from asr_distill.hmm.gmm import DiagGmm
 from asr_distill.recipe import StageRun
 from asr_distill.report.evaluation import Candidate, EvaluationConfig, Split
+from asr_distill.report.results import Role
 from local.resources import TRAIN, TUNE
 from recipes.settings import DecodeSettings
 
@@ -76,8 +77,9 @@ def systems_of(run: StageRun) -> Iterator[Candidate]:
     if "baseline" in wanted:
         yield _network("baseline", "baseline", students / "baseline", run.figures("student")["baseline"], device)
     if "teachers" in wanted:
-        for name, figures in trained.items():
-            yield _network(name, "teacher", teachers / name, figures, device)
+        for number, (name, figures) in enumerate(trained.items(), 1):
+            yield _network(name, "teacher", teachers / name, figures, device, like="teacher1",
+                           decoded=number <= (run.settings.decode.teachers or len(trained)))
     if "ensemble" in wanted:
         yield Candidate("ensemble", "ensemble", lambda: Ensemble(load_teachers(teachers, device)),
                         sum(figures["parameters"] for figures in trained.values()),
@@ -86,6 +88,7 @@ def systems_of(run: StageRun) -> Iterator[Candidate]:
         yield _network("student", "student", students / "student", run.figures("student")["student"], device)
 
 
-def _network(name: str, role: str, directory: Path, figures: dict, device: torch.device) -> Candidate:
-    return Candidate(name, role, lambda: AcousticModel.load(directory, device),  # type: ignore[arg-type]
-                     figures["parameters"], model_bytes(directory))
+def _network(name: str, role: Role, directory: Path, figures: dict, device: torch.device, *, like: str = "",
+             decoded: bool = True) -> Candidate:
+    return Candidate(name, role, lambda: AcousticModel.load(directory, device), figures["parameters"],
+                     model_bytes(directory), like, decoded)

@@ -73,6 +73,7 @@ class DecodeSettings:
     search: SearchConfig = SearchConfig()
     tune: TuneConfig = TuneConfig()
     systems: tuple[str, ...] = ("baseline", "teachers", "ensemble", "student")  # "gmm" too where wanted
+    teachers: int = 0  # > 0: only so many are decoded, the rest scored by frames (they share teacher1's tuning anyway)
     workers: int = 0  # search processes; 0 = one a core
 
 

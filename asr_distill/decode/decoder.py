@@ -7,6 +7,7 @@ decoding means processes, each with its own graph.
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 import tempfile
@@ -92,8 +93,16 @@ class Decoder:
             # Arcs of a const FST lie in one piece: about 15 % faster than the vector FST. The decoder does not
             # keep its FST alive, so this object does.
             self.fst = kaldifst.StdConstFst(kaldifst.StdVectorFst.read(str(directory / "HCLG.fst")))
-        self.options = kaldi_decoder.FasterDecoderOptions(beam=config.beam, max_active=config.max_active,
-                                                          min_active=config.min_active)
+        self.options = _options(config)
+
+    def with_config(self, config: SearchConfig) -> Decoder:
+        """The same graph in memory under other settings. Raises ValueError for another insertion penalty."""
+        if config.insertion_penalty != self.config.insertion_penalty:
+            raise ValueError("the insertion penalty lies in the graph: load it again")
+        other = copy.copy(self)
+        other.config = config
+        other.options = _options(config)
+        return other
 
     def decode(self, log_likelihoods: np.ndarray, id: str = "") -> Hypothesis:
         """Best path for unscaled log-likelihoods, float32 (frames, pdfs).
@@ -115,6 +124,11 @@ class Decoder:
         _, _, labels, weight = kaldifst.get_linear_symbol_sequence(path)
         return Hypothesis(id, tuple(self.words[label] for label in labels), weight.value1 + weight.value2, seconds,
                           frames, reached_final, weight.value1, weight.value2 / self.config.acoustic_scale)
+
+
+def _options(config: SearchConfig) -> kaldi_decoder.FasterDecoderOptions:
+    return kaldi_decoder.FasterDecoderOptions(beam=config.beam, max_active=config.max_active,
+                                              min_active=config.min_active)
 
 
 def scaled_decodable(log_likelihoods: np.ndarray, scale: float, num_pdfs: int, id: str) -> kaldi_decoder.DecodableCtc:
@@ -155,9 +169,9 @@ def penalised_graph(graph_dir: Path, penalty: float) -> Iterator[Path]:
         yield graph_dir
         return
     with tempfile.TemporaryDirectory(prefix="asr_distill_") as name:
-        copy = Path(name)
-        shutil.copyfile(graph_dir / "words.txt", copy / "words.txt")
+        changed = Path(name)
+        shutil.copyfile(graph_dir / "words.txt", changed / "words.txt")
         arrays = FstArrays.read(graph_dir / "HCLG.fst")
         arrays.weights[arrays.olabels != 0] += np.float32(penalty)
-        arrays.write(copy / "HCLG.fst")
-        yield copy
+        arrays.write(changed / "HCLG.fst")
+        yield changed

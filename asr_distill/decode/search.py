@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import numpy as np
 
 from asr_distill.decode.decoder import Decoder, Hypothesis, SearchConfig, penalised_graph
 from asr_distill.errors import UserError
-from asr_distill.executor import run_jobs
+from asr_distill.executor import Workers
 from asr_distill.files import file_digest, read_json, write_json
 from asr_distill.progress import Progress
 
@@ -45,24 +46,24 @@ class _Job:
 
 def decode_store(emission: EmissionModel, store: FrameStore, graph_dir: Path, config: SearchConfig, *, work: Path,
                  workers: int = 1, device: torch.device, utterances: Sequence[int] | None = None,
-                 label: str = "decode") -> list[Hypothesis]:
+                 label: str = "decode", pool: Workers | None = None) -> list[Hypothesis]:
     """Hypotheses of `utterances` (indices; None: all), in the order of the store or of `utterances`.
 
     Each is appended to `work`/hypotheses.jsonl when it is found; a run that was killed goes on where it
     stopped. `work` belongs to one emission model and one store; where the search settings or the graph are others
     than the hypotheses kept there were made with, it starts anew. At the end `work`/figures.json holds
-    `decoding_figures`. `workers` 0 means one a core. Raises UserError as Decoder and run_jobs do.
+    `decoding_figures`. `workers` 0 means one a core; a `pool` of `search_pool` is used in their place. Raises UserError as Decoder and run_jobs do.
     """
     def likelihoods(index: int) -> np.ndarray:
         return emission.log_likelihoods(store.features(index, device)).float().cpu().numpy()
 
     return decode_likelihoods(likelihoods, store, graph_dir, config, work=work, workers=workers,
-                              utterances=utterances, label=label)
+                              utterances=utterances, label=label, pool=pool)
 
 
 def decode_likelihoods(likelihoods: Callable[[int], np.ndarray], store: FrameStore, graph_dir: Path,
                        config: SearchConfig, *, work: Path, workers: int = 1, utterances: Sequence[int] | None = None,
-                       label: str = "decode") -> list[Hypothesis]:
+                       label: str = "decode", pool: Workers | None = None) -> list[Hypothesis]:
     """`decode_store` for any source of log-likelihoods: index in the store -> float32 (frames, pdfs)."""
     indices = range(len(store.utterances)) if utterances is None else utterances
     ids = [store.utterances[index].id for index in indices]
@@ -74,8 +75,9 @@ def decode_likelihoods(likelihoods: Callable[[int], np.ndarray], store: FrameSto
     if missing:
         jobs = _forward(likelihoods, store, missing)
         with open(journal, "a", encoding="utf-8") as file, \
-                Progress(label, len(ids), "utterances", done=len(ids) - len(missing)) as progress:
-            for hypothesis in _search(jobs, graph_dir, config, min(workers, len(missing))):
+                Progress(label, len(ids), "utterances", done=len(ids) - len(missing)) as progress, \
+                (nullcontext(pool) if pool else search_pool(min(workers, len(missing)))) as searchers:
+            for hypothesis in _search(jobs, graph_dir, config, searchers):
                 file.write(json.dumps(dataclasses.asdict(hypothesis), ensure_ascii=False) + "\n")
                 file.flush()
                 found[hypothesis.id] = hypothesis
@@ -83,7 +85,7 @@ def decode_likelihoods(likelihoods: Callable[[int], np.ndarray], store: FrameSto
     hypotheses = [found[id] for id in ids]
     if missing:  # a run that found everything there keeps the figures of the run that did the work
         figures = decoding_figures(hypotheses, [store.utterances[index].seconds for index in indices])
-        write_json(work / "figures.json", figures | {"decoded_now": len(missing), "workers": workers,
+        write_json(work / "figures.json", figures | {"decoded_now": len(missing), "workers": pool.workers if pool else workers,
                                                      "wall_seconds": time.perf_counter() - started})
     return hypotheses
 
@@ -146,25 +148,33 @@ def _forward(likelihoods: Callable[[int], np.ndarray], store: FrameStore, indice
         yield _Job(store.utterances[index].id, matrix, time.perf_counter() - started)
 
 
-def _search(jobs: Iterator[_Job], graph_dir: Path, config: SearchConfig, workers: int) -> Iterator[Hypothesis]:
+@contextmanager
+def search_pool(workers: int) -> Iterator[Workers]:
+    """Search processes that keep their graph from one `decode_store` or `tune` to the next."""
+    try:
+        with Workers(workers) as pool:
+            yield pool
+    finally:
+        _loaded.clear()  # with one worker the graph lies in this process
+
+
+def _search(jobs: Iterator[_Job], graph_dir: Path, config: SearchConfig, pool: Workers) -> Iterator[Hypothesis]:
     """The search's part: hypotheses as they come, in no set order."""
     with penalised_graph(graph_dir, config.insertion_penalty) as directory:
         without_penalty = dataclasses.replace(config, insertion_penalty=0.0)  # it is in the graph by now
-        try:
-            for _, hypothesis in run_jobs(_decode_job, jobs, workers=workers, initializer=_load,
-                                          initargs=(directory, without_penalty)):
-                yield hypothesis
-        finally:
-            _loaded.clear()
+        for _, hypothesis in pool.run(_decode_job, ((directory, without_penalty, job) for job in jobs)):
+            yield hypothesis
 
 
-_loaded: list[Decoder] = []  # this process's decoder
+_loaded: dict[Path, Decoder] = {}  # this process's decoder: one graph at a time
 
 
-def _load(graph_dir: Path, config: SearchConfig) -> None:
-    _loaded[:] = [Decoder(graph_dir, config)]
-
-
-def _decode_job(job: _Job) -> Hypothesis:
-    hypothesis = _loaded[0].decode(job.log_likelihoods, job.id)
-    return dataclasses.replace(hypothesis, forward_seconds=job.forward_seconds)
+def _decode_job(task: tuple[Path, SearchConfig, _Job]) -> Hypothesis:
+    directory, config, job = task
+    if directory not in _loaded:
+        _loaded.clear()
+        _loaded[directory] = Decoder(directory, config)
+    decoder = _loaded[directory]
+    if decoder.config != config:
+        decoder = _loaded[directory] = decoder.with_config(config)
+    return dataclasses.replace(decoder.decode(job.log_likelihoods, job.id), forward_seconds=job.forward_seconds)

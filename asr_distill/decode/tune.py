@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from asr_distill.emission import EmissionModel
+    from asr_distill.executor import Workers
     from asr_distill.features.store import FrameStore
 
 Cell = tuple[int, int]  # (index of the scale, index of the penalty)
@@ -59,7 +60,7 @@ class Tuned:
 
 def tune(emission: EmissionModel, store: FrameStore, references: Mapping[str, Sequence[str]], graph_dir: Path,
          search: SearchConfig, config: TuneConfig, *, work: Path, workers: int = 1, device: torch.device,
-         utterances: Sequence[int] | None = None, label: str = "tune") -> Tuned:
+         utterances: Sequence[int] | None = None, label: str = "tune", pool: Workers | None = None) -> Tuned:
     """`search` with the best acoustic scale and insertion penalty for `utterances` (indices; None: all of the store).
 
     Points already decoded in `work` are kept, so a killed run goes on. Raises UserError as `decode_store`, and for
@@ -81,7 +82,7 @@ def tune(emission: EmissionModel, store: FrameStore, references: Mapping[str, Se
         point = dataclasses.replace(search, acoustic_scale=scale, insertion_penalty=penalty,
                                     beam=config.beam or search.beam)
         hypotheses = decode_likelihoods(likelihoods, store, graph_dir, point, work=work / f"{scale:g}_{penalty:g}",
-                                        workers=workers, utterances=chosen, label=f"{label} {scale:g} {penalty:g}")
+                                        workers=workers, utterances=chosen, label=f"{label} {scale:g} {penalty:g}", pool=pool)
         errors = int(error_counts(wanted, texts_of(hypotheses)).sum())
         return {"acoustic_scale": scale, "insertion_penalty": penalty, "wer": 100 * errors / words,
                 "rtf_search": decoding_figures(hypotheses)["rtf_search"]}

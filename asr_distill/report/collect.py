@@ -41,8 +41,10 @@ def system_of(evaluated: Evaluated, stores: Mapping[str, FrameStore]) -> System:
     record = evaluated.record
     splits: dict[str, SplitScores | Any] = {}
     for name, facts in record["splits"].items():
-        references = references_of(stores[name])
-        figures: dict[str, Any] = facts | word_figures(score(references, evaluated.words(name, list(references))))
+        figures: dict[str, Any] = dict(facts)
+        if record["decoded"]:
+            references = references_of(stores[name])
+            figures |= word_figures(score(references, evaluated.words(name, list(references))))
         splits[name] = SplitScores(**figures)
     return System(record["name"], record["role"], record["parameters"], record["bytes"], record["targets"], splits)
 
@@ -56,7 +58,7 @@ def word_figures(result: Score) -> dict[str, float | int]:
 def comparisons_of(systems: Sequence[Evaluated], pairs: Sequence[tuple[str, str]],
                    stores: Mapping[str, FrameStore]) -> list[Comparison]:
     """Paired tests of (a, b) pairs of names, on every split that both were decoded on."""
-    known = {item.record["name"]: item for item in systems}
+    known = {item.record["name"]: item for item in systems if item.record["decoded"]}
     found = []
     for a, b in pairs:
         if a not in known or b not in known:
@@ -105,7 +107,7 @@ def write_results(out: Path, recipe: str, *, systems: Sequence[Evaluated], pairs
     if plot_wer(results, out / "wer.png"):
         plots["Word error rates with 95 % intervals"] = "wer.png"
     for item in systems:
-        for split in item.record["splits"]:
+        for split in item.record["splits"] if item.record["decoded"] else ():
             references = references_of(stores[split])
             listing = error_listing(references, item.words(split, list(references)))
             write_text(out / "errors" / f"{item.record['name']}.{split}.txt", listing)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import torch
 from asr_distill.acoustic.accuracy import frame_accuracy
 from asr_distill.config import build, to_dict
 from asr_distill.decode.decoder import SearchConfig
-from asr_distill.decode.search import decode_store
+from asr_distill.decode.search import decode_store, search_pool
 from asr_distill.decode.tune import TuneConfig, tune
 from asr_distill.emission import EmissionModel
+from asr_distill.executor import Workers
 from asr_distill.features.store import FrameStore
 from asr_distill.files import read_json, write_json
 from asr_distill.hmm.align import Alignment
@@ -31,6 +32,8 @@ class Candidate:
     load: Callable[[], EmissionModel]
     parameters: int
     bytes: int
+    like: str = ""  # a system measured before whose tuned search serves this one too
+    decoded: bool = True  # false: frame accuracy only
 
 
 @dataclass(frozen=True)
@@ -48,36 +51,50 @@ class EvaluationConfig:
     workers: int = 0
 
 
-def evaluate(candidate: Candidate, graph: Path, tuning: FrameStore | None, splits: Mapping[str, Split],
-             config: EvaluationConfig, out: Path, device: torch.device) -> dict[str, Any]:
-    """Write out/<name>/<split>/hypotheses.jsonl and out/<name>/system.json (returned); resumable at any moment."""
-    directory = out / candidate.name
-    record = directory / "system.json"
-    if record.is_file():
-        return read_json(record)
-    model = candidate.load()
-    search = config.search
+def evaluate_all(candidates: Iterable[Candidate], graph: Path, tuning: FrameStore | None,
+                 splits: Mapping[str, Split], config: EvaluationConfig, out: Path,
+                 device: torch.device) -> dict[str, dict[str, Any]]:
+    """Write out/<name>/<split>/hypotheses.jsonl and out/<name>/system.json; name -> the latter's content.
+
+    Resumable at any moment: what is there is not measured again.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    with search_pool(config.workers) as pool:
+        for candidate in candidates:
+            record = out / candidate.name / "system.json"
+            if not record.is_file():
+                search = search_of(found[candidate.like]) if candidate.like in found else None
+                write_json(record, _evaluate(candidate, graph, tuning, splits, config, search, out, device, pool))
+            found[candidate.name] = read_json(record)
+    return found
+
+
+def _evaluate(candidate: Candidate, graph: Path, tuning: FrameStore | None, splits: Mapping[str, Split],
+              config: EvaluationConfig, search: SearchConfig | None, out: Path, device: torch.device,
+              pool: Workers) -> dict[str, Any]:
+    model, directory = candidate.load(), out / candidate.name
     tuned: dict[str, Any] = {}
-    if config.tune is not None and tuning is not None:
+    if search is None and candidate.decoded and config.tune is not None and tuning is not None:
         references = {utterance.id: utterance.words for utterance in tuning.utterances}
-        result = tune(model, tuning, references, graph, search, config.tune, work=directory / "tune",
-                      workers=config.workers, device=device, label=f"{candidate.name}: tuning")
+        result = tune(model, tuning, references, graph, config.search, config.tune, work=directory / "tune",
+                      device=device, label=f"{candidate.name}: tuning", pool=pool)
         search, tuned = result.search, result.figures
         log.info("%s: acoustic scale %.3f, insertion penalty %.2f on the tuning split", candidate.name,
                  search.acoustic_scale, search.insertion_penalty)
+    search = search or config.search
     facts: dict[str, Any] = {}
     for name, split in splits.items():
-        decode_store(model, split.store, graph, search, work=directory / name, workers=config.workers, device=device,
-                     label=f"{candidate.name}: {name}")
-        facts[name] = {"rtf": read_json(directory / name / "figures.json")["rtf"]}
+        facts[name] = {}
+        if candidate.decoded:
+            decode_store(model, split.store, graph, search, work=directory / name, device=device,
+                         label=f"{candidate.name}: {name}", pool=pool)
+            facts[name]["rtf"] = read_json(directory / name / "figures.json")["rtf"]
         if split.alignment is not None and hasattr(model, "log_posteriors"):
             frames = frame_accuracy(model, split.store, split.alignment)  # type: ignore[arg-type]
             facts[name] |= {"frame_accuracy": 100 * frames.accuracy, "cross_entropy": frames.cross_entropy}
-    figures = {"name": candidate.name, "role": candidate.role, "parameters": candidate.parameters,
-               "bytes": candidate.bytes, "targets": model.num_pdfs, "search": to_dict(search), "tuning": tuned,
-               "splits": facts}
-    write_json(record, figures)
-    return figures
+    return {"name": candidate.name, "role": candidate.role, "parameters": candidate.parameters,
+            "bytes": candidate.bytes, "targets": model.num_pdfs, "search": to_dict(search), "tuning": tuned,
+            "decoded": candidate.decoded, "splits": facts}
 
 
 def search_of(record: Mapping[str, Any]) -> SearchConfig:

@@ -35,7 +35,7 @@ from asr_distill.lang.lang import Lang
 from asr_distill.recipe import Recipe, StageRun, stage
 from asr_distill.recipe_command import main
 from asr_distill.report.collect import Evaluated, training_curves, write_results
-from asr_distill.report.evaluation import Candidate, evaluate, search_of
+from asr_distill.report.evaluation import Candidate, evaluate_all, search_of
 from local.mini_librispeech import find_resources
 from local.resources import TRAIN, Resources
 from recipes.common import (
@@ -132,9 +132,8 @@ def student(run: StageRun) -> dict:
 @stage(reads=["features", "mono", "graph", "teachers", "student"], settings=["decode"], resumable=True)
 def decode(run: StageRun) -> dict:
     """Each system: acoustic scale tuned on the tuning split, then the test splits decoded."""
-    return {candidate.name: evaluate(candidate, run.input("graph"), tuning_store(run), test_splits(run),
-                                     evaluation_config(run.settings.decode), run.out, run.device)
-            for candidate in systems_of(run)}
+    return evaluate_all(systems_of(run), run.input("graph"), tuning_store(run), test_splits(run),
+                        evaluation_config(run.settings.decode), run.out, run.device)
 
 
 @stage(reads=["features", "lang", "mono", "graph", "student", "decode"], settings=["features", "decode"],
@@ -148,9 +147,8 @@ def export(run: StageRun) -> dict:
                             search, run.settings.features, bundle)
     exported = Candidate("exported", "export", lambda: OnnxModel(bundle), figures["parameters"],
                          figures["network_bytes"])
-    config = evaluation_config(run.settings.decode, search=search)
-    return figures | {"exported": evaluate(exported, run.input("graph"), None, test_splits(run), config, run.out,
-                                           run.device)}
+    return figures | evaluate_all([exported], run.input("graph"), None, test_splits(run),
+                                  evaluation_config(run.settings.decode, search=search), run.out, run.device)
 
 
 @stage(reads=["corpus", "features", "mono", "teachers", "student", "decode", "export"],
