@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import asr_distill  # noqa: F401, I001  (first: it says how torch's threads wait)
-
 import pytest
 import torch
+
+import asr_distill  # noqa: F401  (first: it says how torch's threads wait)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -52,7 +52,8 @@ def decode_store(emission: EmissionModel, store: FrameStore, graph_dir: Path, co
     Each is appended to `work`/hypotheses.jsonl when it is found; a run that was killed goes on where it
     stopped. `work` belongs to one emission model and one store; where the search settings or the graph are others
     than the hypotheses kept there were made with, it starts anew. At the end `work`/figures.json holds
-    `decoding_figures`. `workers` 0 means one a core; a `pool` of `search_pool` is used in their place. Raises UserError as Decoder and run_jobs do.
+    `decoding_figures`. `workers` 0 means one a core; a `pool` of `search_pool` is used in their place.
+    Raises UserError as Decoder and run_jobs do.
     """
     def likelihoods(index: int) -> np.ndarray:
         return emission.log_likelihoods(store.features(index, device)).float().cpu().numpy()
@@ -85,8 +86,9 @@ def decode_likelihoods(likelihoods: Callable[[int], np.ndarray], store: FrameSto
     hypotheses = [found[id] for id in ids]
     if missing:  # a run that found everything there keeps the figures of the run that did the work
         figures = decoding_figures(hypotheses, [store.utterances[index].seconds for index in indices])
-        write_json(work / "figures.json", figures | {"decoded_now": len(missing), "workers": pool.workers if pool else workers,
-                                                     "wall_seconds": time.perf_counter() - started})
+        write_json(work / "figures.json", figures | {
+            "decoded_now": len(missing), "workers": pool.workers if pool else workers,
+            "wall_seconds": time.perf_counter() - started})
     return hypotheses
 
 

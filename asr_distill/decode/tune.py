@@ -82,7 +82,8 @@ def tune(emission: EmissionModel, store: FrameStore, references: Mapping[str, Se
         point = dataclasses.replace(search, acoustic_scale=scale, insertion_penalty=penalty,
                                     beam=config.beam or search.beam)
         hypotheses = decode_likelihoods(likelihoods, store, graph_dir, point, work=work / f"{scale:g}_{penalty:g}",
-                                        workers=workers, utterances=chosen, label=f"{label} {scale:g} {penalty:g}", pool=pool)
+                                        workers=workers, utterances=chosen, label=f"{label} {scale:g} {penalty:g}",
+                                        pool=pool)
         errors = int(error_counts(wanted, texts_of(hypotheses)).sum())
         return {"acoustic_scale": scale, "insertion_penalty": penalty, "wer": 100 * errors / words,
                 "rtf_search": decoding_figures(hypotheses)["rtf_search"]}

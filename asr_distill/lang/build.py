@@ -36,8 +36,8 @@ def build_lang(settings: LangSettings, transcripts: Transcripts, train: str, out
     """Write the language directory `out`: the words of the LM and of the training split's transcripts.
 
     A word of the LM without a pronunciation is dropped where a lexicon was given (or `guess_lm_words` is off), and
-    guessed by g2p where CMUdict serves; a word of the training transcripts is always given one. Returns figures: words, guessed, n-grams,
-    and for every split the out-of-vocabulary rate (percent) and the perplexity of the rest.
+    guessed by g2p where CMUdict serves; a word of the training transcripts is always given one. Returns
+    figures: words, guessed, n-grams, and for every split the unknown-word rate (percent) and the perplexity.
 
     Raises UserError where there is neither ARPA nor text, or a training word cannot be pronounced.
     """
