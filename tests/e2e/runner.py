@@ -21,14 +21,14 @@ def command(exp: Path, *extra: str, recipe: str = "mini_librispeech") -> list[st
     return [sys.executable, str(ROOT / "recipes" / recipe / "run.py"), "--exp-dir", str(exp), "--device", "cpu", *extra]
 
 
-def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"}
+def environment(threads: str = "1") -> dict[str, str]:
+    return os.environ | ({"OMP_NUM_THREADS": threads} if threads else {})
 
 
-def run(exp: Path, *extra: str, recipe: str = "mini_librispeech", check: bool = True,
+def run(exp: Path, *extra: str, recipe: str = "mini_librispeech", check: bool = True, threads: str = "1",
         ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(command(exp, *extra, recipe=recipe), capture_output=True, text=True, check=False,
-                          env=environment())
+                          env=environment(threads))
     if check and done.returncode:
         raise AssertionError(f"exit code {done.returncode}\n{done.stderr[-4000:]}")
     return done
