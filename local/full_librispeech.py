@@ -8,7 +8,7 @@ from pathlib import Path
 from asr_distill.errors import UserError
 from local.librispeech import BASE_URL, download_language, download_subsets
 from local.mini_librispeech import LEXICON, SMALL_LM
-from local.resources import TRAIN, TUNE, Resources, Splits
+from local.resources import TRAIN, TUNE, Resources, Splits, librispeech_root
 
 
 def find_resources(corpus_dir: Path | None, subsets: Mapping[str, Sequence[str]], download_dir: str,
@@ -22,7 +22,7 @@ def find_resources(corpus_dir: Path | None, subsets: Mapping[str, Sequence[str]]
                         f"report; it has {', '.join(subsets) or 'none'}")
     splits = Splits({split: tuple(folders) for split, folders in subsets.items()}, {})
     if corpus_dir:
-        return Resources(corpus_dir / "LibriSpeech" if (corpus_dir / "LibriSpeech").is_dir() else corpus_dir), splits
+        return Resources(librispeech_root(corpus_dir)), splits
     dest, url = Path(download_dir), base_url or BASE_URL
     root = download_subsets([folder for folders in subsets.values() for folder in folders], dest, url)
     files = download_language([LEXICON, SMALL_LM], dest, url)

@@ -8,7 +8,7 @@ from asr_distill.errors import UserError
 from asr_distill.files import read_text
 from asr_distill.logs import log
 from local.librispeech import BASE_URL, download_language, download_subsets
-from local.resources import TRAIN, TUNE, Resources, Splits
+from local.resources import TRAIN, TUNE, Resources, Splits, librispeech_root
 
 TEST = "dev_clean_2"
 LEXICON, SMALL_LM = "librispeech-lexicon.txt", "3-gram.pruned.3e-7.arpa.gz"
@@ -19,7 +19,7 @@ def find_resources(corpus_dir: Path | None, test_ids: Path | None, download_dir:
                    base_url: str) -> tuple[Resources, Splits]:
     """An existing LibriSpeech folder, or the downloaded mini_librispeech with LibriSpeech's lexicon and small LM."""
     if corpus_dir:
-        root = corpus_dir / "LibriSpeech" if (corpus_dir / "LibriSpeech").is_dir() else corpus_dir
+        root = librispeech_root(corpus_dir)
         return Resources(root), choose_splits(root, test_ids)
     dest, url = Path(download_dir), base_url or BASE_URL
     root = download_subsets(["train-clean-5", "dev-clean-2"], dest, url)

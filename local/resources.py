@@ -13,6 +13,12 @@ from asr_distill.lang.build import LangSettings
 TRAIN, TUNE = "train", "tune"  # every other split of a recipe is reported
 
 
+def librispeech_root(folder: Path) -> Path:
+    """The folder that holds the subsets: itself, or the LibriSpeech in it (as archives unpack)."""
+    inner = folder / "LibriSpeech"
+    return inner if inner.is_dir() else folder
+
+
 @dataclass(frozen=True)
 class Resources:
     """Where the audio lies and what else came with it (None: settings or package data serve)."""
@@ -31,7 +37,7 @@ class Resources:
         """As saved; a corpus folder given anew wins. Raises UserError where the corpus is no longer there."""
         saved = {name: Path(path) if path else None for name, path in
                  read_json(directory / "resources.json").items()}
-        root = moved or saved.pop("root")
+        root = librispeech_root(moved) if moved else saved.pop("root")
         saved.pop("root", None)
         assert root is not None
         if not root.is_dir():

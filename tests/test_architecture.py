@@ -11,7 +11,8 @@ PACKAGE = Path(asr_distill.__file__).parent
 # Lower first. A room may import itself and what stands below it.
 FLOORS = [
     ["errors", "files", "progress", "config", "executor", "device", "logs", "lock", "kaldi"],
-    ["corpus", "features"], ["emission"], ["lang"], ["hmm"], ["acoustic"], ["distill"], ["decode"], ["export"], ["report"],
+    ["corpus", "features"], ["emission"], ["lang"], ["hmm"], ["acoustic"], ["distill"], ["decode"], ["export"],
+    ["report"],
     ["command", "stage_record", "recipe", "recipe_command", "run_command", "recipes_command", "bench_command", "cli"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
