@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from asr_distill.acoustic.config import NetworkConfig
+from asr_distill.acoustic.dropout import Dropout
 
 # Frames of one utterance that are spliced at once: bounds the memory of hour-long recordings.
 UTTERANCE_BLOCK = 8192
@@ -28,7 +29,7 @@ class FeedForward(nn.Module):
                 layers.append(Float32Norm(config.norm, config.width))
             layers.append(nn.ReLU(inplace=True))
             if config.dropout:
-                layers.append(nn.Dropout(config.dropout))
+                layers.append(Dropout(config.dropout))
             size = config.width
         self.hidden = nn.Sequential(*layers)
         self.output = nn.Linear(size, num_pdfs)
