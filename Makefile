@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
-DEMO_STAMP := $(VENV)/.ready-demo
 
 .PHONY: help setup demo test quick lint bench clean
 
@@ -15,16 +14,12 @@ help:
 $(STAMP): pyproject.toml
 	$(PYTHON) local/check_python.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-	touch $@
-
-$(DEMO_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,demo]'
 	touch $@
 
 setup: $(STAMP)
 
-demo: $(DEMO_STAMP)
+demo: $(STAMP)
 	$(BIN)/python recipes/demo/run.py $(ARGS)
 	@cat exp/demo/RESULTS.txt
 

@@ -1,4 +1,4 @@
-"""Dropout (Hinton et al. 2012) whose masks come from random bytes: torch's own draws one number a unit on one thread."""
+"""Dropout (Hinton et al. 2012) with masks of random bytes: torch's own draws a number a unit, on one thread."""
 
 from __future__ import annotations
 
