@@ -26,6 +26,7 @@ def to_file(path: Path) -> Iterator[None]:
     """Copy log lines to a file (appended) while the block runs."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk is the stage's to report
     level = log.level
     log.setLevel(min(level, logging.INFO) or logging.INFO)  # a file keeps what a quiet terminal does not show
     log.addHandler(handler)
