@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from asr_distill.acoustic.calibration import ReliabilityBins
 from asr_distill.errors import UserError
 from asr_distill.features.cmvn import UtteranceFeatures
 
@@ -36,6 +37,7 @@ class FrameScore:
     accuracy: float
     cross_entropy: float
     frames: int
+    reliability: ReliabilityBins
 
 
 def frame_accuracy(model: PosteriorModel, store: FrameStore, alignment: Alignment,
@@ -50,7 +52,7 @@ def frame_accuracy(model: PosteriorModel, store: FrameStore, alignment: Alignmen
                         "align again")
     correct = torch.zeros((), dtype=torch.float64, device=model.device)
     nats = torch.zeros_like(correct)
-    frames = 0
+    frames, reliability = 0, ReliabilityBins.empty()
     for index in range(len(store.offsets) - 1) if utterances is None else utterances:
         pdf_ids = torch.as_tensor(alignment.pdf_ids[store.offsets[index]:store.offsets[index + 1]]).long()
         rows = (pdf_ids >= 0).nonzero().squeeze(1)
@@ -61,6 +63,7 @@ def frame_accuracy(model: PosteriorModel, store: FrameStore, alignment: Alignmen
         correct += (scores.argmax(1) == pdf_ids).sum()
         nats -= scores.gather(1, pdf_ids.unsqueeze(1)).sum()
         frames += len(rows)
+        reliability += ReliabilityBins.of(scores, pdf_ids)
     if not frames:
         raise UserError(f"{store.directory}: no aligned frame to score: check the alignment")
-    return FrameScore(float(correct) / frames, float(nats) / frames, frames)
+    return FrameScore(float(correct) / frames, float(nats) / frames, frames, reliability)

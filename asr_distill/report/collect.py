@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asr_distill.acoustic.calibration import ReliabilityBins
 from asr_distill.decode.errors import error_listing
 from asr_distill.decode.score import Score, compare, score
 from asr_distill.decode.search import JOURNAL, read_hypotheses
 from asr_distill.export.versions import package_versions
 from asr_distill.features.store import FrameStore
 from asr_distill.files import read_json, write_text
-from asr_distill.report.plots import TrainingCurve, plot_training, plot_wer
+from asr_distill.report.plots import TrainingCurve, plot_reliability, plot_training, plot_wer
 from asr_distill.report.results import Comparison, Results, Role, SplitData, SplitScores, System
 from asr_distill.report.tables import write_markdown
 from asr_distill.report.terminal import terminal_table
@@ -104,6 +105,9 @@ def write_results(out: Path, recipe: str, *, systems: Sequence[Evaluated], pairs
     if curves:
         plot_training(curves, out / "training.png")
         plots["Training curves"] = "training.png"
+    if bins := _reliability(systems):
+        plot_reliability(bins, out / "reliability.png")
+        plots["How sure the models are, and how often they are right"] = "reliability.png"
     if plot_wer(results, out / "wer.png"):
         plots["Word error rates with 95 % intervals"] = "wer.png"
     for item in systems:
@@ -115,6 +119,17 @@ def write_results(out: Path, recipe: str, *, systems: Sequence[Evaluated], pairs
     write_text(out / "RESULTS.txt", terminal_table(results))
     results.write(out / "RESULTS.json")
     return results
+
+
+def _reliability(systems: Sequence[Evaluated]) -> dict[str, tuple[Role, ReliabilityBins]]:
+    """Bins of every system but the exported one (its posteriors are the student's), summed over splits."""
+    found: dict[str, tuple[Role, ReliabilityBins]] = {}
+    for item in systems:
+        record = item.record
+        splits = [ReliabilityBins.from_dict(plain) for plain in record["reliability"].values()]
+        if splits and record["role"] != "export":
+            found[record["name"]] = (record["role"], sum(splits[1:], splits[0]))
+    return found
 
 
 def _is_number(value: Any) -> bool:

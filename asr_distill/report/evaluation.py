@@ -83,6 +83,7 @@ def _evaluate(candidate: Candidate, graph: Path, tuning: FrameStore | None, spli
                  search.acoustic_scale, search.insertion_penalty)
     search = search or config.search
     facts: dict[str, Any] = {}
+    reliability: dict[str, Any] = {}
     for name, split in splits.items():
         facts[name] = {}
         if candidate.decoded:
@@ -92,9 +93,10 @@ def _evaluate(candidate: Candidate, graph: Path, tuning: FrameStore | None, spli
         if split.alignment is not None and hasattr(model, "log_posteriors"):
             frames = frame_accuracy(model, split.store, split.alignment)  # type: ignore[arg-type]
             facts[name] |= {"frame_accuracy": 100 * frames.accuracy, "cross_entropy": frames.cross_entropy}
+            reliability[name] = frames.reliability.to_dict()
     return {"name": candidate.name, "role": candidate.role, "parameters": candidate.parameters,
             "bytes": candidate.bytes, "targets": model.num_pdfs, "search": to_dict(search), "tuning": tuned,
-            "decoded": candidate.decoded, "splits": facts}
+            "decoded": candidate.decoded, "splits": facts, "reliability": reliability}
 
 
 def search_of(record: Mapping[str, Any]) -> SearchConfig:

@@ -11,8 +11,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from asr_distill.acoustic.calibration import ReliabilityBins
 from asr_distill.files import atomic_path
-from asr_distill.report.calibration import ReliabilityBins
 from asr_distill.report.results import Results, Role, SplitScores
 
 matplotlib.use("Agg")  # no screen needed; has to come before pyplot

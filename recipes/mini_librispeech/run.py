@@ -167,7 +167,7 @@ def report(run: StageRun) -> dict:
         data=run.figures("corpus"), settings=run.settings.all(), device=str(run.device),
         seeds=[*run.settings.teachers.seeds, run.settings.student.seed], seconds=run.seconds_so_far(),
         command=" ".join(sys.argv))
-    run.publish("RESULTS.json", "RESULTS.md", "RESULTS.txt", "training.png", "wer.png")
+    run.publish("RESULTS.json", "RESULTS.md", "RESULTS.txt", "training.png", "reliability.png", "wer.png")
     return {"systems": len(systems)}
 
 

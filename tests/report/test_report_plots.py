@@ -10,7 +10,7 @@ import pytest
 import torch
 from matplotlib import image
 
-from asr_distill.report.calibration import ReliabilityBins
+from asr_distill.acoustic.calibration import ReliabilityBins
 from asr_distill.report.plots import TrainingCurve, plot_reliability, plot_training, plot_wer
 from asr_distill.report.results import ErrorScores, Results, SplitData, System
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,15 @@ class ReliabilityBins:
         return ReliabilityBins(np.bincount(index, minlength=bins),
                                np.bincount(index, weights=confidence, minlength=bins),
                                np.bincount(index[right], minlength=bins))
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Plain data that `from_dict` reads back."""
+        return {"count": self.count.tolist(), "confidence": self.confidence.tolist(), "correct": self.correct.tolist()}
+
+    @staticmethod
+    def from_dict(plain: Mapping[str, Sequence[float]]) -> ReliabilityBins:
+        return ReliabilityBins(np.array(plain["count"], np.int64), np.array(plain["confidence"]),
+                               np.array(plain["correct"], np.int64))
 
     def __add__(self, other: ReliabilityBins) -> ReliabilityBins:
         return ReliabilityBins(self.count + other.count, self.confidence + other.confidence,
