@@ -13,7 +13,7 @@ help:
 
 $(STAMP): pyproject.toml
 	$(PYTHON) local/check_python.py
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,demo]'
 	touch $@
 
@@ -21,7 +21,6 @@ setup: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/python recipes/demo/run.py $(ARGS)
-	@cat exp/demo/RESULTS.txt
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)

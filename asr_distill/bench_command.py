@@ -46,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name in arguments.names:
         if name not in known:
             raise UserError(f"no benchmark '{name}'{nearest(name, known)}; known: {', '.join(known)}")
+    if arguments.out and not arguments.out.absolute().parent.is_dir():
+        raise UserError(f"--out {arguments.out}: its folder does not exist; make it first")
     device = str(device_of(arguments.device))
     folder = ROOT / "benchmarks"
     if not folder.is_dir():

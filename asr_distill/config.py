@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,13 @@ from asr_distill.errors import UserError, nearest
 from asr_distill.files import read_text
 
 Settings = TypeVar("Settings")
+
+
+class _FromCommandLine(typing.NamedTuple):
+    """A value of --set: a path or text is taken as it was written, all else as YAML reads it."""
+
+    text: str
+    parsed: Any
 
 
 def load_settings(cls: type[Settings], files: Iterable[Path] = (), overrides: Sequence[str] = ()) -> Settings:
@@ -38,10 +46,8 @@ def load_settings(cls: type[Settings], files: Iterable[Path] = (), overrides: Se
         *parents, leaf = key.split(".")
         for parent in parents:
             cursor = cursor.setdefault(parent, {})
-        try:
-            cursor[leaf] = yaml.safe_load(text) if text else ""
-        except yaml.YAMLError:
-            cursor[leaf] = text
+        parsed = _parsed(text)
+        cursor[leaf] = parsed if isinstance(parsed, dict) else _FromCommandLine(text, parsed)
         _merge(merged, tree)
         _note_origin(origin, tree, f"--set {override}")
     return build(cls, merged, origin=origin)
@@ -54,7 +60,8 @@ def build(cls: type[Settings], tree: Mapping[str, Any], *, origin: Mapping[str, 
     hints = typing.get_type_hints(cls)
     fields = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     values: dict[str, Any] = {}
-    for key, value in tree.items():
+    for name, value in tree.items():
+        key = str(name)
         path = f"{prefix}{key}"
         if key not in fields:
             raise UserError(f"{_where(origin, path)}unknown setting '{path}'{nearest(key, fields)}; "
@@ -86,6 +93,10 @@ def _convert(kind: Any, value: Any, path: str, origin: Mapping[str, str]) -> Any
         return UserError(f"{_where(origin, path)}setting '{path}' must be {expected}, not {value!r}")
 
     base = typing.get_origin(kind)
+    if isinstance(value, _FromCommandLine):
+        options = typing.get_args(kind) if base in (typing.Union, types.UnionType) else (kind,)
+        as_written = value.parsed is not None and (Path in options or str in options)
+        value = value.text if as_written else value.parsed
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise refuse("a group of settings")
@@ -117,7 +128,7 @@ def _convert(kind: Any, value: Any, path: str, origin: Mapping[str, str]) -> Any
     if kind is float:
         # YAML reads 1e-3 as text; a person means the number.
         try:
-            if isinstance(value, bool):
+            if isinstance(value, bool) or not math.isfinite(float(value)):
                 raise ValueError
             return float(value)
         except (TypeError, ValueError):
@@ -135,6 +146,13 @@ def _convert(kind: Any, value: Any, path: str, origin: Mapping[str, str]) -> Any
             raise refuse("text")
         return str(value)
     raise TypeError(f"setting '{path}': no rule for the annotation {kind}")
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        return text
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

@@ -17,6 +17,8 @@ def device_of(text: str) -> torch.device:
         raise UserError(f"--device {text}: use auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {text}: this machine has no CUDA device that torch can use; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {text}: this machine has {torch.cuda.device_count()} CUDA device(s), from cuda:0 on")
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"--device {text}: use auto, cpu, cuda or cuda:N")
     return device

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from asr_distill.errors import UserError
+
+FULL = 1 << 16  # bytes free under which a failed write is put down to a full disk
 
 
 @contextmanager
@@ -23,6 +27,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except Exception as error:
+        # numpy, safetensors and libsndfile each say "disk full" in words of their own
+        if not isinstance(error, UserError) and shutil.disk_usage(path.parent).free < FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
 
-Item = TypeVar("Item")
 log = logging.getLogger("asr_distill")
 
 
@@ -63,11 +60,3 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
-
-
-def track(items: Iterable[Item], label: str, total: int, unit: str = "items") -> Iterator[Item]:
-    """Iterate with progress."""
-    with Progress(label, total, unit) as progress:
-        for item in items:
-            yield item
-            progress.update()

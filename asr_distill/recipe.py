@@ -120,7 +120,7 @@ class Recipe:
 
     def number(self, text: str) -> int:
         """A stage by number or name. Raises UserError for neither."""
-        if text.isdigit() and 1 <= int(text) <= len(self.stages):
+        if text.isdecimal() and 1 <= int(text) <= len(self.stages):
             return int(text)
         if text in self.numbers:
             return self.numbers[text]
@@ -143,17 +143,17 @@ class Recipe:
             for number, item in enumerate(self.stages[:last], 1):
                 ingredients = gather(settings, item.settings, {name: digests[name] for name in item.reads},
                                      item.revision)
-                digests[item.name] = ingredients.digest
                 reason = self._reason(exp, item, ingredients)
                 if number < first:
                     if reason:
                         raise UserError(f"stage {number} ({item.name}) is needed first: {reason}; "
                                         f"run with --stage {number} or without --stage")
-                    continue
-                if reason or force:
+                elif reason or force:
                     self._run_stage(exp, item, ingredients, settings, device, reason or "--force")
                 else:
                     log.info("stage %02d %s: done before, nothing changed", number, item.name)
+                record = read_json(self.directory(exp, item) / "stage.json")
+                digests[item.name] = record["digest"] + record["forced"]
         log.info("%s: finished in %s", self.name, clock(time.monotonic() - start))
 
     def _reason(self, exp: Path, item: Stage, ingredients: Ingredients) -> str:
@@ -175,28 +175,46 @@ class Recipe:
         final = self.directory(exp, item)
         partial = _partial(final)
         claim = partial / "ingredients.json"
-        resumed = False
+        resumed, forced = False, reason == "--force"
         if partial.is_dir():
-            resumed = (item.resumable and claim.is_file()
+            resumed = (item.resumable and not forced and claim.is_file()
                        and read_json(claim) == dataclasses.asdict(ingredients))
             if not resumed:
                 shutil.rmtree(partial)
         partial.mkdir(parents=True, exist_ok=True)
         write_json(claim, dataclasses.asdict(ingredients))
         inputs = {name: self.directory(exp, self.stages[self.numbers[name] - 1]) for name in item.reads}
-        began, clock_start = datetime.datetime.now(datetime.timezone.utc), time.monotonic()
+        began, clock_start = datetime.datetime.now(datetime.timezone.utc), time.monotonic() - _spent_before(partial)
         with to_file(partial / "log.txt"):
             log.info("stage %02d %s: %s (%s)", self.numbers[item.name], item.name, item.summary,
                      "going on where it was interrupted" if resumed else reason)
-            figures = item.function(StageRun(item, partial, settings, device, inputs, self.name, clock_start)) or {}
+            try:
+                figures = item.function(StageRun(item, partial, settings, device, inputs, self.name, clock_start)) or {}
+            except BaseException as error:
+                log.error("stage %02d %s: stopped by %s: %s", self.numbers[item.name], item.name,
+                          type(error).__name__, error)
+                raise
             seconds = time.monotonic() - clock_start
             log.info("stage %02d %s: %s", self.numbers[item.name], item.name, clock(seconds))
         write_json(partial / "stage.json", {
             "stage": item.name, "digest": ingredients.digest, "ingredients": dataclasses.asdict(ingredients),
             "versions": {"asr_distill": __version__, "torch": torch.__version__}, "device": str(device),
             "started": began.isoformat(timespec="seconds"), "seconds": round(seconds, 3), "resumed": resumed,
+            "forced": began.isoformat() if forced else "",  # made anew from the same: later stages must follow
             "figures": figures})
         _replace_directory(partial, final)
+
+
+def _spent_before(partial: Path) -> float:
+    """Seconds that killed attempts worked here: from each one's start to the last file it wrote. Notes this attempt."""
+    note = partial / "attempt.json"
+    spent = 0.0
+    if note.is_file():
+        old = read_json(note)
+        last = max(path.stat().st_mtime for path in partial.rglob("*") if path.is_file())
+        spent = old["spent"] + max(0.0, last - old["started"])
+    write_json(note, {"spent": spent, "started": time.time()})
+    return spent
 
 
 def _partial(final: Path) -> Path:
@@ -206,7 +224,8 @@ def _partial(final: Path) -> Path:
 def _replace_directory(new: Path, final: Path) -> None:
     """Put a complete directory in place; an older one goes only when the new one is there."""
     old = final.with_name(final.name + ".old")
-    (new / "ingredients.json").unlink(missing_ok=True)
+    for note in ("ingredients.json", "attempt.json"):
+        (new / note).unlink(missing_ok=True)
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():
         final.rename(old)

@@ -45,6 +45,9 @@ def run(recipe: Recipe, arguments: argparse.Namespace) -> int:
         raise UserError(f"--stage {arguments.stage} comes after --stop-stage {arguments.stop_stage}")
     exp = arguments.exp_dir or Path("exp") / recipe.name
     recipe.run(settings, exp, device_of(arguments.device), first=first, last=last, force=arguments.force)
+    table = exp / "RESULTS.txt"
+    if last == len(recipe.stages) and table.is_file():
+        print(table.read_text(encoding="utf-8"))
     return 0
 
 
@@ -77,5 +80,11 @@ def load_recipe(name: str) -> Recipe:
     spec = importlib.util.spec_from_file_location(f"asr_distill_recipe_{script.parent.name}", script)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.recipe
+    try:
+        spec.loader.exec_module(module)
+        recipe = module.recipe
+    except (SyntaxError, AttributeError) as error:
+        raise UserError(f"{script}: not a recipe ({error}); it must define `recipe = Recipe(...)`") from None
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"{script}: its `recipe` is no asr_distill Recipe")
+    return recipe

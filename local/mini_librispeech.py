@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from asr_distill.corpus.librispeech import read_utterance_ids
 from asr_distill.errors import UserError
-from asr_distill.files import read_text
 from asr_distill.logs import log
 from local.librispeech import BASE_URL, download_language, download_subsets
 from local.resources import TRAIN, TUNE, Resources, Splits, librispeech_root
@@ -39,7 +39,7 @@ def choose_splits(root: Path, test_ids: Path | None) -> Splits:
     subsets = {TRAIN: "train-clean-5"}
     whole, second = root / "dev-clean", root / "dev-clean-2"
     if whole.is_dir():
-        reported = frozenset(read_text(test_ids).split()) if test_ids else frozenset(utterances(second))
+        reported = read_utterance_ids(test_ids) if test_ids else frozenset(utterances(second))
         if not reported:
             raise UserError(f"{root}: dev-clean is here but nothing says which utterances are dev-clean-2: put the "
                             "folder dev-clean-2 beside it or give --set corpus.test_ids=FILE (one id a line)")
@@ -49,10 +49,10 @@ def choose_splits(root: Path, test_ids: Path | None) -> Splits:
         return Splits({**subsets, TUNE: "dev-clean", TEST: "dev-clean"}, {TUNE: present - reported, TEST: reported})
     if second.is_dir():
         everyone = utterances(second)
-        tuners = set(sorted({name.split("-")[0] for name in everyone}, key=int)[:TUNE_SPEAKERS])
+        tuners = set(sorted({name.split("-")[0] for name in everyone}, key=lambda text: (len(text), text))[:TUNE_SPEAKERS])
         tune = frozenset(name for name in everyone if name.split("-")[0] in tuners)
-        log.warning("no dev-clean beside dev-clean-2: its first %d speakers (%d utterances) tune the decoder and are "
-                    "left out of the reported set", TUNE_SPEAKERS, len(tune))
+        log.warning("no dev-clean beside dev-clean-2: its first %d speakers (%d utterances) tune the decoder and "
+                    "are left out of the reported set", TUNE_SPEAKERS, len(tune))
         return Splits({**subsets, TUNE: "dev-clean-2", TEST: "dev-clean-2"},
                       {TUNE: tune, TEST: frozenset(everyone) - tune})
     raise UserError(f"{root}: neither dev-clean-2 nor dev-clean is here; is this the LibriSpeech folder itself?")
@@ -60,4 +60,5 @@ def choose_splits(root: Path, test_ids: Path | None) -> Splits:
 
 def utterances(subset: Path) -> list[str]:
     """Utterance ids of a subset, by its audio files."""
-    return sorted(path.stem for path in subset.glob("*/*/*.flac"))
+    return sorted(path.stem for path in subset.glob("*/*/*") if path.suffix.lower() in (".flac", ".wav")
+                  and not path.name.startswith("."))

@@ -81,7 +81,8 @@ def systems_of(run: StageRun) -> Iterator[Candidate]:
             yield _network(name, "teacher", teachers / name, figures, device, like="teacher1",
                            decoded=number <= (run.settings.decode.teachers or len(trained)))
     if "ensemble" in wanted:
-        yield Candidate("ensemble", "ensemble", lambda: Ensemble(load_teachers(teachers, device)),
+        mean = run.settings.distill.store.mean
+        yield Candidate("ensemble", "ensemble", lambda: Ensemble(load_teachers(teachers, device), mean),
                         sum(figures["parameters"] for figures in trained.values()),
                         sum(model_bytes(teachers / name) for name in trained))
     if "student" in wanted:

@@ -29,6 +29,10 @@ class CorpusSettings:
     on_error: Literal["stop", "skip"] = "stop"  # skip: leave bad utterances out, listed in rejected.json
     workers: int = 0  # processes that read audio; 0 = one a core
 
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ValueError(f"workers must be at least 0, not {self.workers}")
+
 
 @dataclass(frozen=True)
 class HmmSettings:
@@ -55,7 +59,7 @@ class StudentSettings:
     """The deployed network. The baseline is the same shape, trainer and number of updates on hard targets."""
 
     seed: int = 101
-    cmvn: CmvnKind = "online"
+    cmvn: Literal["online", "global"] = "online"  # a deployed recogniser does not know the speaker
     network: NetworkConfig = NetworkConfig(layers=3, width=512)
     trainer: TrainerConfig = TrainerConfig()
 
@@ -72,9 +76,16 @@ class DecodeSettings:
 
     search: SearchConfig = SearchConfig()
     tune: TuneConfig = TuneConfig()
-    systems: tuple[str, ...] = ("baseline", "teachers", "ensemble", "student")  # "gmm" too where wanted
+    systems: tuple[Literal["gmm", "baseline", "teachers", "ensemble", "student"], ...] = (
+        "baseline", "teachers", "ensemble", "student")
     teachers: int = 0  # > 0: only so many are decoded, the rest scored by frames (they share teacher1's tuning anyway)
     workers: int = 0  # search processes; 0 = one a core
+
+    def __post_init__(self) -> None:
+        if "student" not in self.systems:
+            raise ValueError("systems must name the student: it is exported with the search tuned for it")
+        if self.workers < 0 or self.teachers < 0:
+            raise ValueError("workers and teachers must be at least 0")
 
 
 @dataclass(frozen=True)
@@ -88,3 +99,9 @@ class Settings:
     distill: DistillSettings = DistillSettings()
     student: StudentSettings = StudentSettings()
     decode: DecodeSettings = field(default_factory=DecodeSettings)
+
+    def __post_init__(self) -> None:
+        for name, network in (("teachers", self.teachers.network), ("student", self.student.network)):
+            if network.left > self.data.left or network.right > self.data.right:
+                raise ValueError(f"{name}.network looks {network.left} frames back and {network.right} ahead, data "
+                                 f"keeps {self.data.left} and {self.data.right}: raise data.left and data.right")

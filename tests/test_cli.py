@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,15 @@ def test_mistakes_are_one_line(error: BaseException, code: int, message: str,
     assert guarded(fails, argparse.Namespace()) == code
     printed = capsys.readouterr().err
     assert message in printed and printed.count("\n") == 1
+
+
+def test_a_script_that_is_no_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, text in (("a.py", "x = 1\n"), ("b.py", "x = (\n"), ("c.py", "recipe = 3\n")):
+        (tmp_path / name).write_text(text)
+        assert main(["run", str(tmp_path / name), "--list"]) == 1
+        assert name in capsys.readouterr().err
+    assert main(["run", "mini_librispech", "--list"]) == 1
+    assert "did you mean 'mini_librispeech'" in capsys.readouterr().err
 
 
 def test_devices() -> None:

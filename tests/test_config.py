@@ -52,7 +52,7 @@ def test_defaults_files_and_overrides_in_order(tmp_path: Path) -> None:
     ("network=3", "must be a group of settings"),
     ("seeds=3", "must be a list"),
     ("bf16=1", "must be true or false"),
-    ("lexicon=[1]", "must be a path"),
+    ("network.dropout=.nan", "must be a number"),
     ("subsets=x", "must be a mapping"),
     ("nonsense", "write it as key=value"),
 ])
@@ -63,6 +63,12 @@ def test_wrong_settings_are_refused(override: str, message: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_paths_on_the_command_line_are_taken_as_written() -> None:
+    assert load_settings(Settings, [], ["lexicon=010"]).lexicon == Path("010")
+    assert load_settings(Settings, [], ["lexicon=null"]).lexicon is None
+    assert load_settings(Settings, [], ["network={width: 7}", "network.dropout=0.5"]).network == Network(7, 0.5)
+
+
 def test_the_file_with_the_mistake_is_named(tmp_path: Path) -> None:
     conf = tmp_path / "conf.yaml"
     conf.write_text("network: {widht: 10}\n")
@@ -70,6 +76,12 @@ def test_the_file_with_the_mistake_is_named(tmp_path: Path) -> None:
         load_settings(Settings, [conf])
     conf.write_text("network: {width: [1\n")
     with pytest.raises(UserError, match="not valid YAML"):
+        load_settings(Settings, [conf])
+    conf.write_text("lexicon: [1]\n")
+    with pytest.raises(UserError, match="must be a path"):
+        load_settings(Settings, [conf])
+    conf.write_text("on: 1\n")
+    with pytest.raises(UserError, match="unknown setting 'True'"):
         load_settings(Settings, [conf])
     conf.write_text("- 1\n")
     with pytest.raises(UserError, match="expected `key: value`"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,6 +22,16 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> Non
         raise OSError("disk full")
     assert read_json(path) == {"a": 1}
     assert [item.name for item in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_a_full_disk_has_one_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """numpy, safetensors and libsndfile raise errors of their own; all become ENOSPC with the file's name."""
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(OSError, match=r"No space left.*frames\.npy") as error, atomic_path(tmp_path / "frames.npy"):
+        raise RuntimeError("100000 requested and 609 written")
+    assert error.value.errno == errno.ENOSPC
+    with pytest.raises(UserError, match="other"), atomic_path(tmp_path / "frames.npy"):
+        raise UserError("other")
 
 
 def test_arrays_round_trip_and_never_unpickle(tmp_path: Path) -> None:

@@ -125,6 +125,18 @@ def test_a_stage_range_and_its_missing_needs(tmp_path: Path) -> None:
         recipe.number("teech")
 
 
+def test_a_forced_stage_makes_later_ones_follow(tmp_path: Path) -> None:
+    recipe = _recipe()
+    recipe.run(_settings(), tmp_path, CPU)
+    before = _times(tmp_path)
+    recipe.run(_settings(), tmp_path, CPU, first=2, last=2, force=True)
+    recipe.run(_settings(), tmp_path, CPU)
+    after = _times(tmp_path)
+    assert after["01_corpus"] == before["01_corpus"] and after["03_report"] != before["03_report"]
+    recipe.run(_settings(), tmp_path, CPU)
+    assert _times(tmp_path) == after
+
+
 def test_a_failed_stage_leaves_no_directory_and_goes_on_where_it_was(tmp_path: Path) -> None:
     @stage(reads=["corpus"], settings=["train"], resumable=True, name="teach")
     def fails(run: StageRun) -> dict:
@@ -135,6 +147,7 @@ def test_a_failed_stage_leaves_no_directory_and_goes_on_where_it_was(tmp_path: P
     with pytest.raises(UserError, match="truncated"):
         _recipe(corpus, fails).run(_settings(), tmp_path, CPU)
     assert not (tmp_path / "02_teach").exists()
+    assert "stopped by UserError: x.flac: truncated" in (tmp_path / "02_teach.partial" / "log.txt").read_text()
     _recipe().run(_settings(), tmp_path, CPU)
     assert json.loads((tmp_path / "02_teach/stage.json").read_text())["figures"]["attempts"] == 2
     # with other settings the leftovers are of no use
@@ -222,6 +235,8 @@ def test_kill_9_then_the_same_command_goes_on(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "going on where it was interrupted" in done.stderr
     assert json.loads((tmp_path / "exp/01_slow/stage.json").read_text())["figures"] == {"made": "0123456789"}
+    seconds = json.loads((tmp_path / "exp/01_slow/stage.json").read_text())["seconds"]
+    assert seconds > 10 * 0.15 * 0.8  # both attempts count
     listing = subprocess.run([*command, "--list"], capture_output=True, text=True, check=True)
     assert listing.stdout == "  1  slow  Ten steps.\n"
     wrong = subprocess.run([*command, "--set", "x=1"], capture_output=True, text=True, check=False)

@@ -34,8 +34,8 @@ def fit(data: TrainingData, targets: Targets, cmvn: Cmvn, network: NetworkConfig
     AcousticModel(result.network, cmvn, log_priors_of(data.pdf_frequencies()).to(data.device), network).save(out)
     figures = {field.name: _number(getattr(result, field.name)) for field in dataclasses.fields(result)
                if field.name != "network"} | {"seed": seed, "parameters": num_parameters(result.network)}
-    (work / "checkpoint.safetensors").unlink(missing_ok=True)  # of no use to a finished model, and large
     write_json(record, figures)
+    (work / "checkpoint.safetensors").unlink(missing_ok=True)  # of no use to a finished model, and large
     return figures
 
 

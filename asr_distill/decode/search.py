@@ -84,7 +84,7 @@ def decode_likelihoods(likelihoods: Callable[[int], np.ndarray], store: FrameSto
                 found[hypothesis.id] = hypothesis
                 progress.update(1)
     hypotheses = [found[id] for id in ids]
-    if missing:  # a run that found everything there keeps the figures of the run that did the work
+    if missing or not (work / "figures.json").exists():  # else those of the run that did the work stay
         figures = decoding_figures(hypotheses, [store.utterances[index].seconds for index in indices])
         write_json(work / "figures.json", figures | {
             "decoded_now": len(missing), "workers": pool.workers if pool else workers,

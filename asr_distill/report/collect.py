@@ -126,7 +126,7 @@ def _reliability(systems: Sequence[Evaluated]) -> dict[str, tuple[Role, Reliabil
     found: dict[str, tuple[Role, ReliabilityBins]] = {}
     for item in systems:
         record = item.record
-        splits = [ReliabilityBins.from_dict(plain) for plain in record["reliability"].values()]
+        splits = [ReliabilityBins.from_dict(plain) for plain in record.get("reliability", {}).values()]
         if splits and record["role"] != "export":
             found[record["name"]] = (record["role"], sum(splits[1:], splits[0]))
     return found

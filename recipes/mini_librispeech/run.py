@@ -8,6 +8,7 @@ Every stage is one function below, in order; each fills `run.out`. `--list` prin
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -129,7 +130,7 @@ def student(run: StageRun) -> dict:
                       out=run.out / name, label=name) for name, target in targets.items()}
 
 
-@stage(reads=["features", "mono", "graph", "teachers", "student"], settings=["decode"], resumable=True)
+@stage(reads=["features", "mono", "graph", "teachers", "student"], settings=["decode", "distill"], resumable=True)
 def decode(run: StageRun) -> dict:
     """Each system: acoustic scale tuned on the tuning split, then the test splits decoded."""
     return evaluate_all(systems_of(run), run.input("graph"), tuning_store(run), test_splits(run),
@@ -166,7 +167,7 @@ def report(run: StageRun) -> dict:
         pairs=[("ensemble", "baseline"), ("student", "baseline"), ("student", "ensemble"), ("exported", "student")],
         data=run.figures("corpus"), settings=run.settings.all(), device=str(run.device),
         seeds=[*run.settings.teachers.seeds, run.settings.student.seed], seconds=run.seconds_so_far(),
-        command=" ".join(sys.argv))
+        command=shlex.join(["python", *sys.argv]))
     run.publish("RESULTS.json", "RESULTS.md", "RESULTS.txt", "training.png", "reliability.png", "wer.png")
     return {"systems": len(systems)}
 
