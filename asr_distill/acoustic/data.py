@@ -62,7 +62,8 @@ class TrainingData:
         margin = config.left + config.right
         begins = np.arange(store.num_frames) + np.repeat(np.arange(len(counts)) * margin, counts)
         rows = _padded_rows(store, cmvn, config, device, dtype)
-        train, heldout = _split(alignment, offsets, config, str(store.directory))
+        texts = [utterance.words for utterance in store.utterances]
+        train, heldout = _split(alignment, offsets, texts, config, str(store.directory))
         return TrainingData(rows, torch.from_numpy(begins).to(rows.device),
                             torch.from_numpy(np.asarray(alignment.pdf_ids, np.int64)).to(device),
                             train, heldout, config.left, config.right, alignment.num_pdfs, device)
@@ -115,15 +116,26 @@ def home_for(size: int, device: torch.device) -> torch.device:
     return device if size < DEVICE_SHARE * free else torch.device("cpu")
 
 
-def _split(alignment: Alignment, offsets: np.ndarray, config: DataConfig,
+def _split(alignment: Alignment, offsets: np.ndarray, texts: Sequence[tuple[str, ...]], config: DataConfig,
            source: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Aligned utterances in the order of a seeded shuffle: held-out ones first, then those trained on."""
+    """Aligned utterances in the order of a seeded shuffle: held-out ones first, then those trained on.
+
+    Utterances of one text stay together: a perturbed copy of a held-out recording must not be trained on.
+    """
     aligned = np.asarray(alignment.aligned, bool)
     order = np.random.default_rng(config.seed).permutation(len(aligned))
     order = order[aligned[order]]
+    place: dict[tuple[str, ...], int] = {}
+    for rank, index in enumerate(order):
+        place.setdefault(texts[index], rank)
+    ranks = np.array([place[texts[index]] for index in order], np.int64)
+    order = order[np.argsort(ranks, kind="stable")]
     held = round(config.heldout_fraction * len(order))
     if config.heldout_fraction and len(order) > 1:
         held = min(max(held, 1), len(order) - 1)
+    most = min(2 * held, len(order) - 1)  # where a few texts are said over and over, copies cannot be told apart
+    while 0 < held < most and texts[order[held]] == texts[order[held - 1]]:
+        held += 1
     used = max(1, round(config.train_fraction * (len(order) - held)))
     train = _frames_of(order[held:held + used], offsets, alignment.pdf_ids)
     heldout = _frames_of(order[:held], offsets, alignment.pdf_ids)

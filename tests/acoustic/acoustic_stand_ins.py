@@ -20,7 +20,7 @@ def store_of(utterances: list[np.ndarray]) -> FrameStore:
         directory = Path(name)
         write_array(directory / "frames.npy", np.concatenate(halves))
         write_store_index(
-            directory, [Utterance(f"utt{i}", f"spk{i % 3}", ("WORD",), len(h) / 100) for i, h in enumerate(halves)],
+            directory, [Utterance(f"utt{i}", f"spk{i % 3}", (f"WORD{i}",), len(h) / 100) for i, h in enumerate(halves)],
             [len(h) for h in halves], np.stack([pack_stats(CmvnStats.of(h)) for h in halves]), {"config": {}})
         return FrameStore(directory)
 

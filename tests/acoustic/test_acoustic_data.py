@@ -8,8 +8,9 @@ import torch
 from acoustic_stand_ins import synthetic
 
 from asr_distill.acoustic.config import DataConfig
-from asr_distill.acoustic.data import TrainingData
+from asr_distill.acoustic.data import TrainingData, _split
 from asr_distill.errors import UserError
+from asr_distill.hmm.align import Alignment
 
 CPU = torch.device("cpu")
 CONFIG = DataConfig(heldout_fraction=0.25, left=7, right=3)
@@ -86,3 +87,14 @@ def test_mistakes_are_named() -> None:
         TrainingData.build(store, nothing, cmvn, CONFIG, CPU)
     with pytest.raises(ValueError, match="8 left"):
         TrainingData.build(store, alignment, cmvn, CONFIG, CPU).windows(torch.arange(3), 8, 3)
+
+
+def test_copies_of_a_heldout_text_are_not_trained_on() -> None:
+    texts = [(f"T{index // 3}",) for index in range(60)]  # three copies of each text
+    offsets = np.arange(0, 610, 10)
+    pdf_ids = np.zeros(600, np.int32)
+    alignment = Alignment(pdf_ids, np.zeros(600, np.int16), np.zeros(600, np.int8), np.ones(60, bool), 1)
+    train, heldout = _split(alignment, offsets, texts, DataConfig(heldout_fraction=0.1, seed=3), "store")
+    told = [{texts[frame // 10] for frame in frames.tolist()} for frames in (train, heldout)]
+    assert not told[0] & told[1]
+    assert len(told[1]) in (2, 3) and len(heldout) in (60, 90) and len(train) + len(heldout) == 600
