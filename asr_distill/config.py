@@ -16,6 +16,8 @@ from asr_distill.errors import UserError, nearest
 from asr_distill.files import read_text
 
 Settings = TypeVar("Settings")
+# Metadata of a field that changes speed or place but no result: no reason to run a stage again.
+NO_RESULT: Mapping[str, Any] = types.MappingProxyType({"result": False})
 
 
 class _FromCommandLine(typing.NamedTuple):

@@ -12,7 +12,7 @@ from asr_distill.errors import UserError
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, mend: str = "give another --exp-dir") -> Iterator[None]:
     """Hold the folder's lock; raises UserError where another living process holds it.
 
     The kernel frees the lock when its holder dies, however it dies.
@@ -26,7 +26,7 @@ def exclusive(folder: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             raise UserError(f"{folder}: another run (process {holder}) is at work here; wait for it, stop it, "
-                            "or give another --exp-dir") from None
+                            f"or {mend}") from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

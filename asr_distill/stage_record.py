@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,20 +60,29 @@ def gather(settings: Any, sections: tuple[str, ...], inputs: dict[str, str], rev
 
 
 def content_digest(path: Path, setting: str) -> str:
-    """Digest of a file's bytes, or of a folder's list of files and sizes (a corpus is too large to read twice)."""
+    """Digest of a file's bytes, or of a folder: its list of files and sizes, and the bytes of its .txt files.
+
+    Audio is not read for this: a corpus is too large to read twice.
+    """
     if path.is_file():
         return file_digest(path)[:16]
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder (setting '{setting}'): give --set {setting}=PATH")
     listing = hashlib.sha256()
-    for file in sorted(item for item in path.rglob("*") if item.is_file()):
-        listing.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode())
+    for folder, folders, names in os.walk(path, followlinks=True):
+        folders.sort()
+        for name in sorted(names):
+            file = Path(folder) / name
+            mark = file_digest(file) if file.suffix == ".txt" else file.stat().st_size
+            listing.update(f"{file.relative_to(path)} {mark}\n".encode())
     return listing.hexdigest()[:16]
 
 
 def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     if dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
+            if not field.metadata.get("result", True):  # config.NO_RESULT
+                continue
             yield from _leaves(getattr(value, field.name), f"{prefix}.{field.name}")
     elif isinstance(value, (tuple, list)) and any(dataclasses.is_dataclass(item) for item in value):
         yield prefix, [to_dict(item) for item in value]

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from asr_distill.errors import UserError
+from asr_distill.lock import exclusive
 from local.librispeech import BASE_URL, download_language, download_subsets
-from local.mini_librispeech import LEXICON, SMALL_LM
+from local.mini_librispeech import DOWNLOADING, LEXICON, SMALL_LM
 from local.resources import TRAIN, TUNE, Resources, Splits, librispeech_root
 
 
@@ -24,6 +25,7 @@ def find_resources(corpus_dir: Path | None, subsets: Mapping[str, Sequence[str]]
     if corpus_dir:
         return Resources(librispeech_root(corpus_dir)), splits
     dest, url = Path(download_dir), base_url or BASE_URL
-    root = download_subsets([folder for folders in subsets.values() for folder in folders], dest, url)
-    files = download_language([LEXICON, SMALL_LM], dest, url)
+    with exclusive(dest, DOWNLOADING):
+        root = download_subsets([folder for folders in subsets.values() for folder in folders], dest, url)
+        files = download_language([LEXICON, SMALL_LM], dest, url)
     return Resources(root, lexicon=files[LEXICON], arpa=files[SMALL_LM]), splits

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from asr_distill.corpus.librispeech import read_utterance_ids
 from asr_distill.errors import UserError
+from asr_distill.lock import exclusive
 from asr_distill.logs import log
 from local.librispeech import BASE_URL, download_language, download_subsets
 from local.resources import TRAIN, TUNE, Resources, Splits, librispeech_root
 
 TEST = "dev_clean_2"
 LEXICON, SMALL_LM = "librispeech-lexicon.txt", "3-gram.pruned.3e-7.arpa.gz"
+DOWNLOADING = "give another --set corpus.download_dir=DIR"
 TUNE_SPEAKERS = 6  # of dev-clean-2's 26, where there is no other part of dev-clean
 
 
@@ -22,8 +24,9 @@ def find_resources(corpus_dir: Path | None, test_ids: Path | None, download_dir:
         root = librispeech_root(corpus_dir)
         return Resources(root), choose_splits(root, test_ids)
     dest, url = Path(download_dir), base_url or BASE_URL
-    root = download_subsets(["train-clean-5", "dev-clean-2"], dest, url)
-    files = download_language([LEXICON, SMALL_LM], dest, url)
+    with exclusive(dest, DOWNLOADING):
+        root = download_subsets(["train-clean-5", "dev-clean-2"], dest, url)
+        files = download_language([LEXICON, SMALL_LM], dest, url)
     return Resources(root, lexicon=files[LEXICON], arpa=files[SMALL_LM]), choose_splits(root, test_ids)
 
 
@@ -49,7 +52,8 @@ def choose_splits(root: Path, test_ids: Path | None) -> Splits:
         return Splits({**subsets, TUNE: "dev-clean", TEST: "dev-clean"}, {TUNE: present - reported, TEST: reported})
     if second.is_dir():
         everyone = utterances(second)
-        tuners = set(sorted({name.split("-")[0] for name in everyone}, key=lambda text: (len(text), text))[:TUNE_SPEAKERS])
+        speakers = sorted({name.split("-")[0] for name in everyone}, key=lambda speaker: (len(speaker), speaker))
+        tuners = set(speakers[:TUNE_SPEAKERS])
         tune = frozenset(name for name in everyone if name.split("-")[0] in tuners)
         log.warning("no dev-clean beside dev-clean-2: its first %d speakers (%d utterances) tune the decoder and "
                     "are left out of the reported set", TUNE_SPEAKERS, len(tune))

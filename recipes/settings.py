@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from asr_distill.acoustic.config import DataConfig, NetworkConfig, TrainerConfig
+from asr_distill.config import NO_RESULT
 from asr_distill.decode.decoder import SearchConfig
 from asr_distill.decode.tune import TuneConfig
 from asr_distill.distill.config import DistillConfig, SoftTargetConfig
@@ -24,10 +25,10 @@ class CorpusSettings:
     dir: Path | None = None  # an existing LibriSpeech folder; without it the recipe downloads
     subsets: dict[str, tuple[str, ...]] = field(default_factory=dict)  # split -> folders (recipe librispeech)
     test_ids: Path | None = None  # utterance ids of the reported set, one a line, where a larger folder holds it
-    download_dir: str = "data"  # archives and audio that the recipe downloads
-    base_url: str = ""  # another mirror than OpenSLR
+    download_dir: str = field(default="data", metadata=NO_RESULT)  # archives and audio that the recipe downloads
+    base_url: str = field(default="", metadata=NO_RESULT)  # another mirror than OpenSLR
     on_error: Literal["stop", "skip"] = "stop"  # skip: leave bad utterances out, listed in rejected.json
-    workers: int = 0  # processes that read audio; 0 = one a core
+    workers: int = field(default=0, metadata=NO_RESULT)  # processes that read audio; 0 = one a core
 
     def __post_init__(self) -> None:
         if self.workers < 0:
@@ -79,7 +80,7 @@ class DecodeSettings:
     systems: tuple[Literal["gmm", "baseline", "teachers", "ensemble", "student"], ...] = (
         "baseline", "teachers", "ensemble", "student")
     teachers: int = 0  # > 0: only so many are decoded, the rest scored by frames (they share teacher1's tuning anyway)
-    workers: int = 0  # search processes; 0 = one a core
+    workers: int = field(default=0, metadata=NO_RESULT)  # search processes; 0 = one a core
 
     def __post_init__(self) -> None:
         if "student" not in self.systems:

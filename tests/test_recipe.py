@@ -9,13 +9,13 @@ import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
 
-from asr_distill.config import load_settings
+from asr_distill.config import NO_RESULT, load_settings
 from asr_distill.errors import UserError
 from asr_distill.lock import exclusive
 from asr_distill.recipe import Recipe, StageRun, stage
@@ -27,6 +27,7 @@ CPU = torch.device("cpu")
 class Data:
     dir: Path | None = None
     size: int = 3
+    workers: int = field(default=0, metadata=NO_RESULT)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def test_second_run_does_nothing_and_a_change_reruns_only_what_depends_on_it(tmp
     _recipe().run(_settings(), exp, CPU)
     before = _times(exp)
     assert list(before) == ["01_corpus", "02_teach", "03_report"]
-    _recipe().run(_settings(), exp, CPU)
+    _recipe().run(_settings("data.workers=2"), exp, CPU)  # changes no result
     assert _times(exp) == before
     _recipe().run(_settings("train.epochs=2"), exp, CPU)
     after = _times(exp)
@@ -100,7 +101,14 @@ def test_paths_count_by_content_so_a_moved_corpus_changes_nothing(tmp_path: Path
     exp.rename(tmp_path / "moved")
     _recipe().run(_settings(f"data.dir={tmp_path / 'b'}"), tmp_path / "moved", CPU)
     assert _times(tmp_path / "moved") == before
-    (tmp_path / "b" / "x.flac").write_bytes(b"1234")
+    (tmp_path / "b" / "link").symlink_to(tmp_path / "linked", target_is_directory=True)
+    (tmp_path / "linked").mkdir()
+    for name, text in (("x.flac", "1234"), ("a.trans.txt", "A B"), ("a.trans.txt", "A C"), ("link/y.flac", "1")):
+        last = _times(tmp_path / "moved")
+        (tmp_path / "b" / name).write_text(text)
+        _recipe().run(_settings(f"data.dir={tmp_path / 'b'}"), tmp_path / "moved", CPU)
+        assert _times(tmp_path / "moved")["01_corpus"] != last["01_corpus"], name
+    (tmp_path / "b" / "x.flac").write_bytes(b"12345")
     _recipe().run(_settings(f"data.dir={tmp_path / 'b'}"), tmp_path / "moved", CPU)
     assert _times(tmp_path / "moved")["01_corpus"] != before["01_corpus"]
 

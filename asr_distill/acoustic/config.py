@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from asr_distill.config import NO_RESULT
 
 PrecisionName = Literal["auto", "bfloat16", "float32"]
 
@@ -73,9 +75,9 @@ class TrainerConfig:
     evaluate_updates: int = 0  # held-out evaluation every so many updates; 0 = every epoch
     patience: int = 0  # stop after so many evaluations without a better one; 0 = off
     precision: PrecisionName = "auto"
-    checkpoint_seconds: float = 60.0
-    checkpoint_updates: int = 0  # > 0: a checkpoint every so many updates too
-    tensorboard: bool = True  # scalars under work/tensorboard
+    checkpoint_seconds: float = field(default=60.0, metadata=NO_RESULT)
+    checkpoint_updates: int = field(default=0, metadata=NO_RESULT)  # > 0: a checkpoint every so many updates too
+    tensorboard: bool = field(default=True, metadata=NO_RESULT)  # scalars under work/tensorboard
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "batch", "epochs", "checkpoint_seconds"):

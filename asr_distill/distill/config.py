@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from asr_distill.acoustic.config import PrecisionName
+from asr_distill.config import NO_RESULT
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class SoftTargetConfig:
     top_k: int = 20  # greatest probabilities kept per frame; 0 = all
     mean: Literal["arithmetic", "geometric"] = "arithmetic"  # of the teachers' tempered posteriors
     precision: PrecisionName = "float32"  # of the teachers' networks while they are asked
-    shard_frames: int = 100_000  # written at once: what a kill can lose
+    shard_frames: int = field(default=100_000, metadata=NO_RESULT)  # written at once: what a kill can lose
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from asr_distill.config import NO_RESULT
 from asr_distill.hmm.graph import UtteranceGraph
 from asr_distill.hmm.model import HmmModel
 from asr_distill.hmm.threads import map_threads
@@ -27,7 +28,7 @@ class AlignConfig:
     acoustic_scale: float = 0.1  # against the log-probabilities of pronunciations and silence
     self_loop_scale: float = 0.1  # of the HMM's transition log-probabilities
     silence_boost: float = 1.0  # factor on the silence phone's likelihoods
-    batch_cells: int = 0  # states x frames searched at once; 0: what suits the device
+    batch_cells: int = field(default=0, metadata=NO_RESULT)  # states x frames searched at once; 0: by device
 
     def __post_init__(self) -> None:
         if self.acoustic_scale <= 0 or self.self_loop_scale < 0 or self.silence_boost <= 0:

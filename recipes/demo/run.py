@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from asr_distill.corpus.librispeech import prepare
+from asr_distill.lock import exclusive
 from asr_distill.recipe import Recipe, StageRun, stage
 from asr_distill.recipe_command import main
 from local.demo_corpus.make import make_corpus
@@ -46,7 +47,8 @@ def corpus(run: StageRun) -> dict:
     data = Path(settings.download_dir)
     root = settings.dir or data / "demo_corpus"
     if not settings.dir:
-        make_corpus(root, data / "demo_cache", settings.make)
+        with exclusive(data, "give another --set corpus.download_dir=DIR"):
+            make_corpus(root, data / "demo_cache", settings.make)
     Resources(root, text=root / "lm.txt").save(run.out)
     return prepare(root, SUBSETS, run.out, workers=settings.workers, on_error=settings.on_error)
 
