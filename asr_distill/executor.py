@@ -17,6 +17,7 @@ from asr_distill.errors import UserError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+Self = TypeVar("Self", bound="Workers")  # typing.Self is new in Python 3.11
 
 
 def available_cpus() -> int:
@@ -38,7 +39,7 @@ class Workers:
         self._pool: ProcessPoolExecutor | None = None
         self._ready = False
 
-    def __enter__(self) -> Workers:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,13 +46,13 @@ class _Job:
 
 def decode_store(emission: EmissionModel, store: FrameStore, graph_dir: Path, config: SearchConfig, *, work: Path,
                  workers: int = 1, device: torch.device, utterances: Sequence[int] | None = None,
-                 label: str = "decode", pool: Workers | None = None) -> list[Hypothesis]:
+                 label: str = "decode", pool: SearchPool | None = None) -> list[Hypothesis]:
     """Hypotheses of `utterances` (indices; None: all), in the order of the store or of `utterances`.
 
     Each is appended to `work`/hypotheses.jsonl when it is found; a run that was killed goes on where it
     stopped. `work` belongs to one emission model and one store; where the search settings or the graph are others
     than the hypotheses kept there were made with, it starts anew. At the end `work`/figures.json holds
-    `decoding_figures`. `workers` 0 means one a core; a `pool` of `search_pool` is used in their place.
+    `decoding_figures`. `workers` 0 means one a core; a `pool` is used in their place.
     Raises UserError as Decoder and run_jobs do.
     """
     def likelihoods(index: int) -> np.ndarray:
@@ -64,7 +64,7 @@ def decode_store(emission: EmissionModel, store: FrameStore, graph_dir: Path, co
 
 def decode_likelihoods(likelihoods: Callable[[int], np.ndarray], store: FrameStore, graph_dir: Path,
                        config: SearchConfig, *, work: Path, workers: int = 1, utterances: Sequence[int] | None = None,
-                       label: str = "decode", pool: Workers | None = None) -> list[Hypothesis]:
+                       label: str = "decode", pool: SearchPool | None = None) -> list[Hypothesis]:
     """`decode_store` for any source of log-likelihoods: index in the store -> float32 (frames, pdfs)."""
     indices = range(len(store.utterances)) if utterances is None else utterances
     ids = [store.utterances[index].id for index in indices]
@@ -77,7 +77,7 @@ def decode_likelihoods(likelihoods: Callable[[int], np.ndarray], store: FrameSto
         jobs = _forward(likelihoods, store, missing)
         with open(journal, "a", encoding="utf-8") as file, \
                 Progress(label, len(ids), "utterances", done=len(ids) - len(missing)) as progress, \
-                (nullcontext(pool) if pool else search_pool(min(workers, len(missing)))) as searchers:
+                (nullcontext(pool) if pool else SearchPool(min(workers, len(missing)))) as searchers:
             for hypothesis in _search(jobs, graph_dir, config, searchers):
                 file.write(json.dumps(dataclasses.asdict(hypothesis), ensure_ascii=False) + "\n")
                 file.flush()
@@ -150,22 +150,37 @@ def _forward(likelihoods: Callable[[int], np.ndarray], store: FrameStore, indice
         yield _Job(store.utterances[index].id, matrix, time.perf_counter() - started)
 
 
-@contextmanager
-def search_pool(workers: int) -> Iterator[Workers]:
-    """Search processes that keep their graph from one `decode_store` or `tune` to the next."""
-    try:
-        with Workers(workers) as pool:
-            yield pool
-    finally:
+class SearchPool(Workers):
+    """Search processes that keep their graph from one `decode_store` or `tune` to the next.
+
+    A graph with an insertion penalty is written once, in a temporary folder that goes with the pool.
+    """
+
+    def __init__(self, workers: int):
+        super().__init__(workers)
+        self._folders = ExitStack()
+        self._graphs: dict[tuple[Path, float], Path] = {}
+
+    def graph(self, graph_dir: Path, penalty: float) -> Path:
+        """The directory with that penalty on every word."""
+        key = (graph_dir, penalty)
+        if key not in self._graphs:
+            self._graphs[key] = self._folders.enter_context(penalised_graph(graph_dir, penalty))
+        return self._graphs[key]
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        self._folders.close()
+        self._graphs.clear()
         _loaded.clear()  # with one worker the graph lies in this process
 
 
-def _search(jobs: Iterator[_Job], graph_dir: Path, config: SearchConfig, pool: Workers) -> Iterator[Hypothesis]:
+def _search(jobs: Iterator[_Job], graph_dir: Path, config: SearchConfig, pool: SearchPool) -> Iterator[Hypothesis]:
     """The search's part: hypotheses as they come, in no set order."""
-    with penalised_graph(graph_dir, config.insertion_penalty) as directory:
-        without_penalty = dataclasses.replace(config, insertion_penalty=0.0)  # it is in the graph by now
-        for _, hypothesis in pool.run(_decode_job, ((directory, without_penalty, job) for job in jobs)):
-            yield hypothesis
+    directory = pool.graph(graph_dir, config.insertion_penalty)
+    without_penalty = dataclasses.replace(config, insertion_penalty=0.0)  # it is in the graph by now
+    for _, hypothesis in pool.run(_decode_job, ((directory, without_penalty, job) for job in jobs)):
+        yield hypothesis
 
 
 _loaded: dict[Path, Decoder] = {}  # this process's decoder: one graph at a time

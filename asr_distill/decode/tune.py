@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asr_distill.decode.score import error_counts, texts_of
-from asr_distill.decode.search import SearchConfig, decode_likelihoods, decoding_figures
+from asr_distill.decode.search import SearchConfig, SearchPool, decode_likelihoods, decoding_figures
 from asr_distill.errors import UserError
 from asr_distill.files import read_array, write_array, write_json
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import torch
 
     from asr_distill.emission import EmissionModel
-    from asr_distill.executor import Workers
     from asr_distill.features.store import FrameStore
 
 Cell = tuple[int, int]  # (index of the scale, index of the penalty)
@@ -60,7 +59,7 @@ class Tuned:
 
 def tune(emission: EmissionModel, store: FrameStore, references: Mapping[str, Sequence[str]], graph_dir: Path,
          search: SearchConfig, config: TuneConfig, *, work: Path, workers: int = 1, device: torch.device,
-         utterances: Sequence[int] | None = None, label: str = "tune", pool: Workers | None = None) -> Tuned:
+         utterances: Sequence[int] | None = None, label: str = "tune", pool: SearchPool | None = None) -> Tuned:
     """`search` with the best acoustic scale and insertion penalty for `utterances` (indices; None: all of the store).
 
     Points already decoded in `work` are kept, so a killed run goes on. Raises UserError as `decode_store`, and for

@@ -12,10 +12,9 @@ import torch
 from asr_distill.acoustic.accuracy import frame_accuracy
 from asr_distill.config import build, to_dict
 from asr_distill.decode.decoder import SearchConfig
-from asr_distill.decode.search import decode_store, search_pool
+from asr_distill.decode.search import SearchPool, decode_store
 from asr_distill.decode.tune import TuneConfig, tune
 from asr_distill.emission import EmissionModel
-from asr_distill.executor import Workers
 from asr_distill.features.store import FrameStore
 from asr_distill.files import read_json, write_json
 from asr_distill.hmm.align import Alignment
@@ -59,7 +58,7 @@ def evaluate_all(candidates: Iterable[Candidate], graph: Path, tuning: FrameStor
     Resumable at any moment: what is there is not measured again.
     """
     found: dict[str, dict[str, Any]] = {}
-    with search_pool(config.workers) as pool:
+    with SearchPool(config.workers) as pool:
         for candidate in candidates:
             record = out / candidate.name / "system.json"
             if not record.is_file():
@@ -71,7 +70,7 @@ def evaluate_all(candidates: Iterable[Candidate], graph: Path, tuning: FrameStor
 
 def _evaluate(candidate: Candidate, graph: Path, tuning: FrameStore | None, splits: Mapping[str, Split],
               config: EvaluationConfig, search: SearchConfig | None, out: Path, device: torch.device,
-              pool: Workers) -> dict[str, Any]:
+              pool: SearchPool) -> dict[str, Any]:
     model, directory = candidate.load(), out / candidate.name
     tuned: dict[str, Any] = {}
     if search is None and candidate.decoded and config.tune is not None and tuning is not None:
