@@ -8,7 +8,7 @@ from torch import nn
 _STEPS = 256  # values of a byte: rates are kept to 1/256
 
 
-class Dropout(nn.Module):
+class Dropout(nn.Dropout):  # so that whoever looks for dropout finds it: the trainer seeds each update's masks
     """Silences a share of units in training and scales the others, so that the mean stays; eval mode: nothing.
 
     The share is `rate` rounded to 1/256. On a 2-core CPU torch's nn.Dropout took half of a training step at width
@@ -16,7 +16,7 @@ class Dropout(nn.Module):
     """
 
     def __init__(self, rate: float):
-        super().__init__()
+        super().__init__(rate)
         self.silenced = min(round(rate * _STEPS), _STEPS - 1)
 
     def forward(self, units: torch.Tensor) -> torch.Tensor:
