@@ -15,6 +15,7 @@ import argparse
 import itertools
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,17 @@ def operations(shape: NetworkConfig, pdfs: int) -> int:
     return 4 * products[0] + 6 * sum(products[1:])
 
 
+def update_times(run: TrainingRun, updates: int, device: torch.device, clock: Callable[[], float]) -> list[float]:
+    """Seconds of each of `updates` whole updates."""
+    times = []
+    for _ in range(updates):
+        start = clock()
+        run.advance()
+        synchronise(device)
+        times.append(clock() - start)
+    return times
+
+
 def measure(shape: NetworkConfig, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     precision = choose_precision(options.precision, device)
     data = random_data(max(50_000, 4 * options.batch), options.pdfs, device, precision.dtype)
@@ -60,12 +72,7 @@ def measure(shape: NetworkConfig, options: argparse.Namespace, device: torch.dev
     with tempfile.TemporaryDirectory() as work:
         run = TrainingRun(network, data, HardTargets(data.pdf_ids).to(device), config,
                           TrainerState(precision=precision.name), 0, "", Path(work), device, "benchmark")
-        times = []
-        for _ in range(options.updates):
-            start = clock()
-            run.advance()
-            synchronise(device)
-            times.append(clock() - start)
+        times = update_times(run, options.updates, device, clock)
     rates += [matmul_rate(device, precision.dtype, rows, shape.width, repeats=20, clock=clock) for rows in shapes]
     best, median = min(times), sorted(times)[len(times) // 2]
     reached = operations(shape, options.pdfs) * options.batch / best / 1e9

@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from asr_distill.acoustic.checkpoint import read_tensors, write_tensors
@@ -16,7 +14,7 @@ from asr_distill.acoustic.feed_forward import FeedForward, Float32Norm
 from asr_distill.acoustic.network import build_network
 from asr_distill.config import build, to_dict
 from asr_distill.errors import UserError
-from asr_distill.features.cmvn import Cmvn, CmvnStats, UtteranceFeatures
+from asr_distill.features.cmvn import Cmvn, UtteranceFeatures
 from asr_distill.files import read_json, write_json
 
 
@@ -66,7 +64,7 @@ class AcousticModel:
         write_tensors(directory / "weights.safetensors", tensors | {"log_priors": self.log_priors}, {})
         write_json(directory / "model.json", {
             "network": to_dict(self.config), "num_coefficients": self.network.num_coefficients,
-            "num_pdfs": self.num_pdfs, "cmvn": _cmvn_to_json(self.cmvn)})
+            "num_pdfs": self.num_pdfs, "cmvn": self.cmvn.to_dict()})
 
     @classmethod
     def load(cls, directory: Path, device: torch.device) -> AcousticModel:
@@ -78,7 +76,7 @@ class AcousticModel:
             network = build_network(config, facts["num_coefficients"], facts["num_pdfs"]).to(device)
             log_priors = tensors.pop("log_priors")
             network.load_state_dict(tensors)
-            return cls(network.eval(), _cmvn_from_json(facts["cmvn"]), log_priors, config)
+            return cls(network.eval(), Cmvn.from_dict(facts["cmvn"]), log_priors, config)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{directory}: damaged model ({reason}); train it again") from None
@@ -92,14 +90,3 @@ def log_priors_of(frequencies: torch.Tensor, floor: float = 0.01) -> torch.Tenso
     counts = frequencies.double()
     share = (counts / counts.sum()).clamp(min=floor / len(counts))
     return (share / share.sum()).log().float()
-
-
-def _cmvn_to_json(cmvn: Cmvn) -> dict[str, Any]:
-    return {"kind": cmvn.kind, "window": cmvn.window, "prior_frames": cmvn.prior_frames, "count": cmvn.train.count,
-            "total": cmvn.train.total.tolist(), "squares": cmvn.train.squares.tolist()}
-
-
-def _cmvn_from_json(facts: dict[str, Any]) -> Cmvn:
-    stats = CmvnStats(float(facts["count"]), np.asarray(facts["total"], np.float64),
-                      np.asarray(facts["squares"], np.float64))
-    return Cmvn(facts["kind"], stats, int(facts["window"]), int(facts["prior_frames"]))

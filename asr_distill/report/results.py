@@ -65,8 +65,7 @@ class SplitScores:
 
     def __post_init__(self) -> None:
         _not_negative(self, "cross_entropy", "rtf", *WORD_FIGURES)
-        if self.frame_accuracy is not None and not 0 <= self.frame_accuracy <= 100:
-            raise ValueError(f"frame_accuracy must be a percentage, not {self.frame_accuracy}")
+        _percentage(self.frame_accuracy)
         missing = [name for name in WORD_FIGURES if getattr(self, name) is None]
         if missing and len(missing) < len(WORD_FIGURES):
             raise ValueError(f"a word error rate needs {', '.join(missing)} too")
@@ -92,8 +91,7 @@ class ErrorScores:
 
     def __post_init__(self) -> None:
         _not_negative(self, "errors", "cross_entropy", "rtf")
-        if self.frame_accuracy is not None and not 0 <= self.frame_accuracy <= 100:
-            raise ValueError(f"frame_accuracy must be a percentage, not {self.frame_accuracy}")
+        _percentage(self.frame_accuracy)
 
 
 @dataclass(frozen=True)
@@ -211,6 +209,11 @@ def results_from_dict(plain: Any) -> Results:
     if not isinstance(plain, Mapping):
         raise ValueError("the file must hold an object")
     return from_plain(Results, plain)
+
+
+def _percentage(frame_accuracy: float | None) -> None:
+    if frame_accuracy is not None and not 0 <= frame_accuracy <= 100:
+        raise ValueError(f"frame_accuracy must be a percentage, not {frame_accuracy}")
 
 
 def _not_negative(owner: Any, *names: str) -> None:
