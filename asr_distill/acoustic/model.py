@@ -38,8 +38,8 @@ class AcousticModel:
     @torch.inference_mode()
     def logits(self, utterance: UtteranceFeatures) -> torch.Tensor:
         """float32 (frames, pdfs) on the model's device. The network must be in evaluation mode."""
-        raw = UtteranceFeatures(utterance.raw.to(self.device), utterance.speaker)
-        return self.network.forward_utterance(self.cmvn.apply(raw).to(self.network.output.weight.dtype)).float()
+        frames = self.cmvn.apply(utterance.to(self.device))
+        return self.network.forward_utterance(frames.to(self.network.output.weight.dtype)).float()
 
     def log_posteriors(self, utterance: UtteranceFeatures, temperature: float = 1.0) -> torch.Tensor:
         """log softmax(logits / temperature), float32 (frames, pdfs)."""

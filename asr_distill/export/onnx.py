@@ -128,9 +128,10 @@ def export_onnx(model: ExportableModel, path: Path, metadata: dict[str, Any] | N
 
     `metadata` is added to the file's own. Raises UserError for a model whose CMVN needs the speaker.
     """
-    if model.cmvn.kind == "speaker":
-        raise UserError("this model normalises by speaker (CMVN kind 'speaker'), and a deployed recogniser "
-                        "does not know the speaker: train the student with CMVN kind 'global' or 'online'")
+    if model.cmvn.kind in ("speaker", "speaker_mean") or model.cmvn.stream == "adapted":
+        raise UserError(f"this model hears frames made for the speaker (CMVN kind '{model.cmvn.kind}', stream "
+                        f"'{model.cmvn.stream}'), and a deployed recogniser does not know the speaker: "
+                        "train the student with CMVN kind 'global' or 'online' on raw features")
     graph = EmissionGraph(model).eval()
     coefficients = len(model.cmvn.train.mean)
     example = torch.zeros(2, graph.left + graph.right + 3, coefficients)

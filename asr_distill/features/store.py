@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,12 @@ import numpy as np
 import torch
 
 from asr_distill.errors import UserError, nearest
-from asr_distill.features.cmvn import Cmvn, CmvnStats, UtteranceFeatures
+from asr_distill.features.cmvn import CmvnStats, UtteranceFeatures
 from asr_distill.files import read_array, read_json, read_text, write_array, write_json, write_text
 
 FRAMES, OFFSETS, UTTERANCES, STATS, HEAD = (
     "frames.npy", "offsets.npy", "utterances.jsonl", "speaker_stats.npy", "store.json")
 FORMAT = 1
-_BLOCK_FRAMES = 1 << 14  # normalised() holds one such block beside its result
 _MEND = "run the features stage again"
 
 
@@ -40,12 +39,12 @@ class Utterance:
 
 
 class FrameStore:
-    """Opens one split's directory read-only.
+    """Opens one split's directory read-only, where given with the speaker-adapted frames kept in another.
 
     Raises UserError where a file is missing, truncated, or disagrees with the others.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, adapted: Path | None = None):
         self.directory = directory
         head = read_json(directory / HEAD) if (directory / HEAD).exists() else None
         if head is None:
@@ -73,6 +72,7 @@ class FrameStore:
         unknown = {utterance.speaker for utterance in self.utterances} - set(speakers)
         if unknown:
             raise UserError(f"{directory / HEAD}: no statistics of speaker {min(unknown)}; {_MEND}")
+        self.adapted = AdaptedFrames(adapted, self.num_frames) if adapted else None
 
     def index_of(self, utterance_id: str) -> int:
         """Position of an utterance. Raises UserError for an id that is not here."""
@@ -85,37 +85,39 @@ class FrameStore:
     def features(self, index: int, device: torch.device | str) -> UtteranceFeatures:
         """Raw frames, float32 (frames, coefficients) on the device, with the speaker's statistics."""
         begin, end = self.offsets[index], self.offsets[index + 1]
-        return UtteranceFeatures(self._raw(begin, end, device), self.speaker_stats[self.utterances[index].speaker])
-
-    def normalised(self, cmvn: Cmvn, device: torch.device | str) -> torch.Tensor:
-        """Every utterance normalised in the given form: float32 (num_frames, coefficients) on the device.
-
-        Memory beyond the result is bounded by one block, or by the longest utterance for kind online.
-        """
-        result = torch.empty((self.num_frames, self.num_coefficients), dtype=torch.float32, device=device)
-        for begin, end, speaker in self._spans(cmvn):
-            raw = self._raw(begin, end, device)
-            result[begin:end] = cmvn.apply(UtteranceFeatures(raw, self.speaker_stats[speaker]))
-        return result
-
-    def _spans(self, cmvn: Cmvn) -> Iterator[tuple[int, int, str]]:
-        """(first row, end row, speaker) of stretches that may be normalised in one step."""
-        speakers = [utterance.speaker for utterance in self.utterances]
-        if cmvn.kind == "online":  # depends on where an utterance starts
-            yield from zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), speakers, strict=True)
-            return
-        begin = 0
-        for i, speaker in enumerate(speakers):
-            last = i + 1 == len(speakers)
-            if last or (cmvn.kind == "speaker" and speakers[i + 1] != speaker):
-                end = int(self.offsets[i + 1])
-                for first in range(begin, end, _BLOCK_FRAMES):
-                    yield first, min(first + _BLOCK_FRAMES, end), speaker
-                begin = end
+        speaker = self.utterances[index].speaker
+        adapted = _on_device(self.adapted.frames[begin:end], device) if self.adapted else None
+        return UtteranceFeatures(self._raw(begin, end, device), self.speaker_stats[speaker], speaker, adapted)
 
     def _raw(self, begin: int, end: int, device: torch.device | str) -> torch.Tensor:
-        # the copy leaves the read-only map; half the bytes cross to the device
-        return torch.from_numpy(np.array(self.frames[begin:end])).to(device).float()
+        return _on_device(self.frames[begin:end], device)
+
+
+def _on_device(frames: np.ndarray, device: torch.device | str) -> torch.Tensor:
+    # the copy leaves the read-only map; half the bytes cross to the device
+    return torch.from_numpy(np.array(frames)).to(device).float()
+
+
+class AdaptedFrames:
+    """Speaker-adapted features of a store's frames, row for row: adapted.npy float16 (frames, dimension), adapted.json.
+
+    Raises UserError where a file is missing or not of a store of `num_frames` frames.
+    """
+
+    def __init__(self, directory: Path, num_frames: int):
+        head = read_json(directory / "adapted.json")
+        try:
+            self.stats = CmvnStats.from_dict(head["stats"])  # of all frames
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{directory / 'adapted.json'}: not the head of adapted frames ({error!r})") from None
+        self.frames = _array(directory / "adapted.npy", np.float16, (num_frames, len(self.stats.total)),
+                             memory_map=True)
+
+    @staticmethod
+    def write(directory: Path, frames: np.ndarray) -> None:
+        """frames (num_frames, dimension); stored as float16."""
+        write_array(directory / "adapted.npy", frames.astype(np.float16))
+        write_json(directory / "adapted.json", {"stats": CmvnStats.of(frames).to_dict()})
 
 
 def write_store_index(directory: Path, utterances: Sequence[Utterance], lengths: Sequence[int], stats: np.ndarray,

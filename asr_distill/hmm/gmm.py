@@ -116,8 +116,7 @@ class DiagGmm:
 
     def log_likelihoods(self, utterance: UtteranceFeatures) -> torch.Tensor:
         """log p(x_t | pdf), float32 (frames, pdfs)."""
-        on_device = UtteranceFeatures(utterance.raw.to(self.mixtures.device), utterance.speaker)
-        return self.mixtures.score(self.frontend(on_device))
+        return self.mixtures.score(self.frontend(utterance.to(self.mixtures.device)))
 
     def save(self, directory: Path) -> None:
         """Write gmm.safetensors; its settings are in the file's header."""

@@ -40,6 +40,8 @@ def test_statistics() -> None:
 def test_speaker_and_global() -> None:
     frames = raw(300)
     speaker = CmvnStats.of(raw(900, seed=2))
+    features = UtteranceFeatures(torch.from_numpy(frames), speaker)
+    np.testing.assert_allclose(Cmvn("speaker_mean", TRAIN).apply(features), frames - speaker.mean, atol=1e-5)
     for kind, stats in (("speaker", speaker), ("global", TRAIN)):
         result = Cmvn(kind, TRAIN).apply(UtteranceFeatures(torch.from_numpy(frames), speaker))
         mean, squares = stats.total / stats.count, stats.squares / stats.count
@@ -84,7 +86,7 @@ def test_json_round_trip() -> None:
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="needs the speaker"):
         Cmvn("speaker", TRAIN).apply(UtteranceFeatures(torch.zeros(5, 40)))
-    with pytest.raises(ValueError, match="one of speaker, global, online"):
+    with pytest.raises(ValueError, match="one of speaker, speaker_mean, global, online"):
         Cmvn("utterance", TRAIN)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="window"):
         Cmvn("online", TRAIN, window=0)

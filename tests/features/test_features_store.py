@@ -11,7 +11,7 @@ import torch
 
 from asr_distill.errors import UserError
 from asr_distill.features.cmvn import Cmvn, CmvnStats
-from asr_distill.features.store import FrameStore, Utterance, pack_stats, write_store_index
+from asr_distill.features.store import AdaptedFrames, FrameStore, Utterance, pack_stats, write_store_index
 from asr_distill.files import write_array
 
 LENGTHS = [130, 0, 55, 700, 20_000, 1, 310]
@@ -48,15 +48,26 @@ def test_contents(made: tuple[Path, np.ndarray, list[Utterance]]) -> None:
     assert features.speaker is store.speaker_stats["a"]
 
 
-@pytest.mark.parametrize("kind", ["speaker", "global", "online"])
-def test_normalised(made: tuple[Path, np.ndarray, list[Utterance]], kind: str) -> None:
-    store = FrameStore(made[0])
-    cmvn = Cmvn(kind, store.total_stats, window=50, prior_frames=20)  # type: ignore[arg-type]
-    expected = torch.cat([cmvn.apply(store.features(i, "cpu")) for i in range(len(LENGTHS))])
-    result = store.normalised(cmvn, "cpu")
-    assert result.dtype == torch.float32 and torch.equal(result, expected)
-    if kind != "online":
-        assert result.mean(0).abs().max() < 1e-4
+def test_adapted_frames(made: tuple[Path, np.ndarray, list[Utterance]], tmp_path: Path) -> None:
+    directory, frames, _ = made
+    adapted = np.random.default_rng(5).normal(size=(len(frames), 7))
+    AdaptedFrames.write(tmp_path, adapted)
+    store = FrameStore(directory, tmp_path)
+    features = store.features(2, "cpu")
+    assert features.adapted is not None and features.speaker_id == "a"
+    np.testing.assert_allclose(features.adapted, adapted[130:185], atol=2e-3)
+    assert store.adapted is not None
+    normalised = Cmvn("global", store.adapted.stats, stream="adapted").apply(features)
+    expected = (adapted[130:185] - adapted.mean(0)) / adapted.std(0)
+    np.testing.assert_allclose(normalised, expected, atol=5e-3)
+    with pytest.raises(ValueError, match="speaker-adapted frames"):
+        Cmvn("global", store.adapted.stats, stream="adapted").apply(FrameStore(directory).features(2, "cpu"))
+
+
+def test_adapted_frames_of_another_store(made: tuple[Path, np.ndarray, list[Utterance]], tmp_path: Path) -> None:
+    AdaptedFrames.write(tmp_path, np.zeros((3, 7)))
+    with pytest.raises(UserError, match=r"adapted\.npy"):
+        FrameStore(made[0], tmp_path)
 
 
 def test_unknown_utterance(made: tuple[Path, np.ndarray, list[Utterance]]) -> None:
