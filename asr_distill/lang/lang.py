@@ -16,7 +16,7 @@ from asr_distill.errors import UserError
 from asr_distill.files import atomic_path, read_json, read_text, write_json, write_text
 from asr_distill.kaldi import kaldifst
 from asr_distill.lang.grammar import GrammarFigures, grammar_fst
-from asr_distill.lang.lexicon import SILENCE_PHONE, SPOKEN_NOISE_PHONE, UNKNOWN_WORD, Lexicon
+from asr_distill.lang.lexicon import SILENCE_PHONE, SPOKEN_NOISE_PHONE, UNKNOWN_WORD, Lexicon, without_position
 from asr_distill.lang.lexicon_fst import disambiguated, entries_of, lexicon_fst
 
 __all__ = ["SILENCE_PHONE", "SPOKEN_NOISE_PHONE", "UNKNOWN_WORD", "Lang", "LangConfig", "add_grammar",
@@ -30,6 +30,7 @@ class LangConfig:
     """Settings of the language directory."""
 
     silence_probability: float = 0.5  # of silence before the first word and after each word
+    position_dependent: bool = False  # phones AH_B, AH_I, AH_E, AH_S: at a word's beginning, inside, end, all of it
 
     def __post_init__(self) -> None:
         if not 0 <= self.silence_probability < 1:
@@ -47,9 +48,13 @@ class Lang:
         self.phones: tuple[str, ...] = tuple(s for s in symbols[1:] if not s.startswith("#"))  # id = index + 1
         self.disambig: tuple[int, ...] = tuple(i for i, s in enumerate(symbols) if s.startswith("#"))  # phone ids
         self.words: tuple[str, ...] = _read_symbols(directory / "words.txt")  # id = index; words[0] is <eps>
-        self.silence_probability: float = float(read_json(directory / "lang.json")["silence_probability"])
+        self.config = _read_config(directory / "lang.json")
         self.phone_ids = {phone: index for index, phone in enumerate(self.phones, 1)}
         self.word_ids = {word: index for index, word in enumerate(self.words)}
+
+    @property
+    def silence_probability(self) -> float:
+        return self.config.silence_probability
 
     def word_or_unknown(self, word: str) -> str:
         """The word itself where the lexicon has it, else `<UNK>`."""
@@ -66,14 +71,21 @@ class Lang:
 
 def prepare_lang(lexicon: Lexicon, out: Path, config: LangConfig = LangConfig(), *,
                  arpa: Path | None = None) -> Lang:
-    """Write a language directory (and G where `arpa` is given) and open it."""
+    """Write a language directory (and G where `arpa` is given) and open it.
+
+    `lexicon` has plain phones; with `position_dependent` the directory's (and `Lang.lexicon`) has positioned ones.
+    """
+    if config.position_dependent:
+        lexicon = lexicon.positioned()
     out.mkdir(parents=True, exist_ok=True)
     lexicon.write(out / "lexiconp.txt", probabilities=True)
     entries = entries_of(lexicon)
     marked, last = disambiguated(entries)
     silence_disambig = f"#{last + 1}"  # after optional silence
-    special = (SILENCE_PHONE, SPOKEN_NOISE_PHONE)
-    phones = [EPSILON, *special, *(p for p in lexicon.phones() if p not in special),
+    spoken = lexicon.phones()
+    noises = [phone for phone in spoken if without_position(phone) == SPOKEN_NOISE_PHONE]
+    special = [SILENCE_PHONE, *noises]
+    phones = [EPSILON, *special, *(p for p in spoken if p not in special),
               *(f"#{number}" for number in range(last + 2))]
     words = [EPSILON, *sorted(lexicon.words), "#0", "<s>", "</s>"]
     phone_ids = {phone: index for index, phone in enumerate(phones)}
@@ -104,6 +116,13 @@ def write_fst(fst: kaldifst.StdVectorFst, path: Path) -> None:
     with atomic_path(path) as temporary:
         if not fst.write(str(temporary)):
             raise UserError(f"{path}: cannot be written (is the disk full?)")
+
+
+def _read_config(path: Path) -> LangConfig:
+    try:
+        return LangConfig(**read_json(path))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: not the settings of a language directory ({error}); prepare it again") from None
 
 
 def _write_symbols(path: Path, symbols: Iterable[str]) -> None:

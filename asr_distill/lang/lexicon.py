@@ -21,6 +21,7 @@ SPOKEN_NOISE_PHONE = "SPN"
 _RESERVED = re.compile(r"<eps>|</?s>|#.*", re.IGNORECASE)  # symbols of the FSTs, never words
 _ALTERNATE = re.compile(r"(.+)\(\d+\)")  # WORD(2)
 _STRESS = re.compile(r"(?<=[A-Z])[012]$")
+_POSITION = re.compile(r"_[BIES]$")  # begins, stands inside, ends a word, or is all of it
 _NUMBER = re.compile(r"[-+]?\d*\.?\d+(?:e[-+]?\d+)?", re.IGNORECASE)
 
 
@@ -65,6 +66,17 @@ class Lexicon:
         """Only those of `words` that it has (and `<UNK>`)."""
         kept = [word for word in (*words, UNKNOWN_WORD) if word in self._entries]
         return Lexicon({word: self._entries[word] for word in kept})
+
+    def positioned(self) -> Lexicon:
+        """With position-dependent phones: AH_B, AH_I, AH_E, AH_S as in Kaldi's prepare_lang.sh; SIL stays SIL.
+
+        Raises UserError where its phones have positions already.
+        """
+        if marked := [phone for phone in self.phones() if _POSITION.search(phone)]:
+            raise UserError(f"the lexicon's phone '{marked[0]}' has a position in the word already: take it off, or "
+                            "set position_dependent to false")
+        return Lexicon({word: [Pronunciation(_positioned(p.phones), p.probability) for p in pronunciations]
+                        for word, pronunciations in self})
 
     def extended(self, entries: Mapping[str, Iterable[Pronunciation]]) -> Lexicon:
         """With more words, or more pronunciations of known ones."""
@@ -147,6 +159,17 @@ def _parse(fields: list[str], strip_stress: bool, probabilities: bool) -> tuple[
     if strip_stress:
         phones = [_without_stress(phone) for phone in phones]
     return word, Pronunciation(tuple(phones), probability)
+
+
+def _positioned(phones: tuple[str, ...]) -> tuple[str, ...]:
+    places = "S" if len(phones) == 1 else f"B{'I' * (len(phones) - 2)}E"
+    return tuple(phone if phone == SILENCE_PHONE else f"{phone}_{place}"
+                 for phone, place in zip(phones, places, strict=True))
+
+
+def without_position(phone: str) -> str:
+    """`AH` of `AH_B`; a phone without position as it is."""
+    return _POSITION.sub("", phone)
 
 
 def _merge(pronunciations: Iterable[Pronunciation]) -> tuple[Pronunciation, ...]:

@@ -83,6 +83,29 @@ def test_symbols(lang: Lang) -> None:
     assert lang.silence_probability == SILENCE
 
 
+def test_phones_know_their_place_in_the_word(tmp_path: Path) -> None:
+    config = LangConfig(position_dependent=True)
+    lang = prepare_lang(LEXICON, tmp_path, config)
+    assert lang.phones == ("SIL", "SPN_S", "AH_S", "EY_B", "EY_S", "T_B", "T_E", "UW_E", "UW_I")
+    assert lang.config == config
+    expected = {"TO": [("T_B", "UW_E")], "TOOT": [("T_B", "UW_I", "T_E")], "A": [("AH_S",), ("EY_S",)],
+                "EIGHT": [("EY_B", "T_E")], "HUSH": [("SIL",)], "<UNK>": [("SPN_S",)]}
+    for word, phones in expected.items():
+        assert [p.phones for p in lang.lexicon.pronunciations(word)] == phones
+    assert [p.probability for p in lang.lexicon.pronunciations("A")] == [1.0, 0.5]
+    # EY begins EIGHT no more, nor T UW TOOT: only the homophones TO, TWO, TOO are marked.
+    assert len(lang.disambig) == 5
+    marked, last = disambiguated(entries_of(lang.lexicon))
+    assert last == 3 and {word for word, phones, _ in marked if phones[-1].startswith("#")} == {"TO", "TWO", "TOO"}
+    fst = lang.fst("L")
+    kaldifst.arcsort(fst, sort_type="ilabel")
+    phones = [lang.phone_ids[phone] for phone in ("T_B", "UW_I", "T_E", "SIL", "AH_S")]
+    words = [lang.word_ids["TOOT"], lang.word_ids["A"]]
+    assert accepts(fst, phones, words) == pytest.approx(3 * math.log(2), abs=1e-5)
+    with pytest.raises(UserError, match="'AH_S' has a position"):
+        lang.lexicon.positioned()
+
+
 def test_disambiguation_marks_homophones_and_prefixes() -> None:
     marked, last = disambiguated(entries_of(LEXICON))
     forms = {(word, phones) for word, phones, _ in marked}
@@ -242,6 +265,9 @@ def test_damaged_directories(lang: Lang, tmp_path: Path) -> None:
         Lang(tmp_path)
     for name in ("lexiconp.txt", "phones.txt", "words.txt", "lang.json"):
         (tmp_path / name).write_bytes((lang.directory / name).read_bytes())
+    (tmp_path / "lang.json").write_text('{"silence_probability": 2}')
+    with pytest.raises(UserError, match=r"lang\.json: .*prepare it again"):
+        Lang(tmp_path)
     (tmp_path / "words.txt").write_text("<eps> 0\nA 2\n")
     with pytest.raises(UserError, match=r"words\.txt:2"):
         Lang(tmp_path)
