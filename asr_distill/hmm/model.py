@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 from asr_distill.errors import UserError
 from asr_distill.files import read_json, write_json
+from asr_distill.hmm.decision_tree import DecisionTree
 
 DEFAULT_STATES = 3
 DEFAULT_SELF_LOOP = 0.75  # Kaldi's topo of gen_topo.pl
@@ -80,13 +82,21 @@ class MonophoneTree:
         return cls(tuple(data["states"]), tuple(data["groups"]))
 
 
-TREES: dict[str, Any] = {MonophoneTree.kind: MonophoneTree}  # a new kind of tree is registered here
+# A new kind of tree is registered here (its module imports nothing of this one).
+TREES: dict[str, Any] = {MonophoneTree.kind: MonophoneTree, DecisionTree.kind: DecisionTree}
+_VARIANT = re.compile(r"(.+?)[012]?(?:_[BIES])?")
+
+
+def base_phone(phone: str) -> str:
+    """Without position in the word and stress: AH of AH0_B."""
+    match = _VARIANT.fullmatch(phone)
+    return match[1] if match else phone
 
 
 def stress_groups(phones: tuple[str, ...]) -> tuple[int, ...]:
-    """Groups in which AH0, AH1 and AH2 share their pdfs, as in Kaldi's LibriSpeech recipes."""
+    """Groups in which AH0_B, AH1_I and AH2 share their pdfs, as in Kaldi's LibriSpeech recipes."""
     first: dict[str, int] = {}
-    return tuple(first.setdefault(phone.rstrip("012"), index) for index, phone in enumerate(phones, 1))
+    return tuple(first.setdefault(base_phone(phone), index) for index, phone in enumerate(phones, 1))
 
 
 @dataclass(frozen=True)
