@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 
 from asr_distill.features.cmvn import UtteranceFeatures
@@ -22,3 +23,19 @@ class EmissionModel(Protocol):
 
         The model normalises the raw features itself (its own form of CMVN).
         """
+
+
+@runtime_checkable
+class SelectiveEmission(Protocol):
+    """An emission model that is quicker where few pdfs are asked for (a GMM: alignment needs a tenth of them)."""
+
+    def log_likelihoods_of(self, utterance: UtteranceFeatures, pdfs: np.ndarray) -> torch.Tensor:
+        """As `log_likelihoods`, for `pdfs` alone: float32 (frames, len(pdfs))."""
+
+
+def log_likelihoods_of(model: EmissionModel, utterance: UtteranceFeatures, pdfs: np.ndarray) -> torch.Tensor:
+    """float32 (frames, len(pdfs)), a tensor of its own, whichever way the model offers."""
+    if isinstance(model, SelectiveEmission):
+        return model.log_likelihoods_of(utterance, pdfs)
+    scores = model.log_likelihoods(utterance)
+    return scores.index_select(1, torch.as_tensor(pdfs, device=scores.device).long())

@@ -77,7 +77,7 @@ def measure_search(work: Work, repeats: int) -> None:
     paths: dict[int, float] = {}
 
     def ours() -> None:
-        for index, path in aligner.align(work.graphs, lengths, scores.__getitem__):
+        for index, path in aligner.align(work.graphs, lengths, lambda i, pdfs: scores[i][:, torch.as_tensor(pdfs).long()]):
             paths[index] = path.score if path else -np.inf
 
     fsts = [kaldifst.StdConstFst(kaldi_graph(graph, table, config.self_loop_scale)) for graph in work.graphs]
@@ -198,7 +198,7 @@ def align(hmm: HmmModel, mixtures: Mixtures, graphs: list[UtteranceGraph], featu
           ) -> torch.Tensor:
     aligner = Aligner(hmm, AlignConfig(), CPU)
     pdfs = [np.zeros(0, np.int64)] * len(graphs)
-    for index, path in aligner.align(graphs, [len(f) for f in features], lambda i: mixtures.score(features[i])):
+    for index, path in aligner.align(graphs, [len(f) for f in features], lambda i, pdfs: mixtures.score(features[i], pdfs)):
         if path is None:
             raise SystemExit(f"utterance {index} of the selection has too few frames for its words")
         pdfs[index] = graphs[index].pdf[path.states].astype(np.int64)

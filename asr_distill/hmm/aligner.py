@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from asr_distill.config import NO_RESULT
@@ -13,12 +14,20 @@ from asr_distill.hmm.graph import UtteranceGraph
 from asr_distill.hmm.model import HmmModel
 from asr_distill.hmm.threads import map_threads
 from asr_distill.hmm.transitions import TransitionTable
-from asr_distill.hmm.viterbi import Path, ViterbiBatch, batches
+from asr_distill.hmm.viterbi import ViterbiBatch, batches
+from asr_distill.hmm.viterbi_cpu import best_path
 from asr_distill.lang.lang import SILENCE_PHONE
 
-# States x frames whose back-pointers (a byte each) a batch may hold: enough states to fill the device at each frame,
-# few enough that on a CPU they stay in cache.
-_CELLS = {"cpu": 32_000_000, "cuda": 2_000_000_000}
+_CELLS = 2_000_000_000  # states x frames whose back-pointers (a byte each) a GPU's batch may hold
+
+
+@dataclass(frozen=True)
+class Path:
+    """The best path of one utterance."""
+
+    states: np.ndarray  # int32 (frames,): states of the utterance's graph
+    score: float  # log-weight of the path, acoustics scaled
+    acoustic: float  # sum of the path's unscaled log-likelihoods
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class AlignConfig:
     acoustic_scale: float = 0.1  # against the log-probabilities of pronunciations and silence
     self_loop_scale: float = 0.1  # of the HMM's transition log-probabilities
     silence_boost: float = 1.0  # factor on the silence phone's likelihoods
-    batch_cells: int = field(default=0, metadata=NO_RESULT)  # states x frames searched at once; 0: by device
+    batch_cells: int = field(default=0, metadata=NO_RESULT)  # states x frames that a GPU searches at once; 0: by itself
 
     def __post_init__(self) -> None:
         if self.acoustic_scale <= 0 or self.self_loop_scale < 0 or self.silence_boost <= 0:
@@ -44,27 +53,47 @@ class Aligner:
         self.config, self.device = config, device
         self._transitions = TransitionTable(hmm)
         self._silence = hmm.phones.index(SILENCE_PHONE) + 1
-        self._cells = config.batch_cells or _CELLS.get(device.type, _CELLS["cuda"])
 
     def align(self, graphs: Sequence[UtteranceGraph], frames: Sequence[int],
-              score: Callable[[int], torch.Tensor]) -> Iterator[tuple[int, Path | None]]:
-        """Yield (index, best path) in batches of like length; None where the frames are too few.
+              score: Callable[[int, np.ndarray], torch.Tensor]) -> Iterator[tuple[int, Path | None]]:
+        """Yield (index, best path); None where the frames are too few.
 
-        `score(index)` gives an utterance's log-likelihoods (frames, pdfs), unscaled; on a CPU several threads call it.
+        `score(index, pdfs)` gives an utterance's log-likelihoods of those pdfs (frames, len(pdfs)), unscaled, as a
+        tensor of its own; on a CPU several threads call it.
         """
+        if self.device.type == "cpu":  # compiled loops: an utterance a thread
+            todo: list[list[int]] = [[i] for i in sorted(range(len(frames)), key=lambda i: -frames[i])]
+        else:
+            todo = list(batches(frames, [len(graph) for graph in graphs], self.config.batch_cells or _CELLS))
+
         def search(batch: list[int]) -> list[Path | None]:
             chosen = [graphs[i] for i in batch]
-            viterbi = ViterbiBatch(chosen, self._transitions, self_loop_scale=self.config.self_loop_scale,
-                                   device=self.device)
-            scores = [score(i).to(self.device, torch.float32) for i in batch]
-            return viterbi.search(scores, acoustic_scale=self.config.acoustic_scale, bonus=self._bonus(chosen))
+            scores = [self._scaled(graphs[i], score(i, graphs[i].own_pdfs[0])) for i in batch]
+            if self.device.type == "cpu":
+                found = [best_path(graph, self._transitions, mine.numpy(), graph.own_pdfs[1],
+                                   self.config.self_loop_scale) for graph, mine in zip(chosen, scores, strict=True)]
+            else:
+                found = ViterbiBatch(chosen, self._transitions, self_loop_scale=self.config.self_loop_scale,
+                                     device=self.device).search(scores)
+            return [self._path(*each) for each in zip(chosen, scores, found, strict=True)]
 
-        todo = list(batches(frames, [len(graph) for graph in graphs], self._cells))
         for batch, paths in zip(todo, map_threads(search, todo, self.device), strict=True):
             yield from zip(batch, paths, strict=True)
 
-    def _bonus(self, graphs: Sequence[UtteranceGraph]) -> dict[int, float]:
-        if self.config.silence_boost == 1.0:
-            return {}
-        boost = math.log(self.config.silence_boost)
-        return {int(pdf): boost for graph in graphs for pdf in set(graph.pdf[graph.phone == self._silence].tolist())}
+    def _path(self, graph: UtteranceGraph, scores: torch.Tensor,
+              found: tuple[np.ndarray, float] | None) -> Path | None:
+        if found is None:
+            return None
+        states, value = found
+        columns = torch.as_tensor(graph.own_pdfs[1][states], device=self.device).long()
+        scaled = scores.gather(1, columns.unsqueeze(1)).double().sum().item()
+        boosted = int((graph.phone[states] == self._silence).sum()) * math.log(self.config.silence_boost)
+        return Path(states, value, scaled / self.config.acoustic_scale - boosted)
+
+    def _scaled(self, graph: UtteranceGraph, scores: torch.Tensor) -> torch.Tensor:
+        """In place: the silence boost, and the acoustic scale."""
+        scores = scores.to(self.device, torch.float32)
+        if self.config.silence_boost != 1.0:
+            silent = np.unique(graph.own_pdfs[1][graph.phone == self._silence])
+            scores[:, torch.as_tensor(silent, device=self.device).long()] += math.log(self.config.silence_boost)
+        return scores.mul_(self.config.acoustic_scale)

@@ -21,6 +21,11 @@ from asr_distill.hmm.frontend import Frontend, FrontendConfig
 _SCORE_CHUNK = {"cpu": 256, "cuda": 65536}  # frames scored at once: on a CPU they stay in cache
 
 
+# Columns of the result, matrix (rows, 2 D), constants (rows, 1), components: rows hold the first component of every
+# pdf of the block, then the second ...
+Block = tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]
+
+
 @dataclass(frozen=True)
 class Mixtures:
     """Components of all pdfs (G in all), those of one pdf side by side and in the pdfs' order."""
@@ -52,43 +57,50 @@ class Mixtures:
         return torch.cat([means / variances, -0.5 / variances], 1).T.float().contiguous(), constants.float()
 
     @cached_property
-    def _blocks(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]]:
-        """Pdfs with like many components together: (pdfs, matrix (rows, 2 D), constants (rows, 1), components).
-
-        Rows hold the first component of every pdf of the block, then the second ... Counts are rounded up to
-        powers of two; a component that only fills up has constant -inf.
-        """
+    def _rows(self) -> torch.Tensor:
+        """The matrix of `linear` and its constants, a row a component (G, 2 D + 1): what `score` picks from."""
         matrix, constants = self.linear
-        counts = np.array(self.counts)
-        sizes = 2 ** np.ceil(np.log2(counts)).astype(int)
-        blocks = []
-        for size in np.unique(sizes).tolist():
-            pdfs = np.flatnonzero(sizes == size)
-            slot = np.arange(size)[:, None]
-            real = torch.as_tensor(slot < counts[pdfs], device=self.device).flatten()
-            rows = np.array(self.offsets)[pdfs] + np.minimum(slot, counts[pdfs] - 1)  # (size, pdfs)
-            index = torch.as_tensor(rows, device=self.device).flatten()
-            blocks.append((torch.as_tensor(pdfs, device=self.device), matrix.T[index].contiguous(),
-                           constants[index].masked_fill(~real, -math.inf).unsqueeze(1), size))
-        return blocks
+        return torch.cat([matrix.T, constants.unsqueeze(1)], 1)
 
-    def score(self, features: torch.Tensor) -> torch.Tensor:
-        """log p(x | pdf): (frames, D) to float32 (frames, pdfs)."""
-        out = features.new_empty(len(features), self.num_pdfs)
+    def score(self, features: torch.Tensor, pdfs: np.ndarray | None = None) -> torch.Tensor:
+        """log p(x | pdf) of all pdfs, or of the given ones: (frames, D) to float32 (frames, pdfs)."""
+        blocks = self._every if pdfs is None else self._blocks(pdfs)
+        out = features.new_empty(len(features), self.num_pdfs if pdfs is None else len(pdfs))
         chunk = _SCORE_CHUNK.get(self.device.type, _SCORE_CHUNK["cuda"])
         for at in range(0, len(features), chunk):
             frames = features[at : at + chunk]
             both = torch.cat([frames, frames.square()], 1).T  # (2 D, frames)
-            for pdfs, matrix, constants, size in self._blocks:
-                joint = torch.addmm(constants, matrix, both).view(size, len(pdfs), len(frames))
+            for columns, matrix, constants, size in blocks:
+                joint = torch.addmm(constants, matrix, both).view(size, len(columns), len(frames))
                 if size == 1:
-                    out[at : at + chunk, pdfs] = joint[0].T
+                    out[at : at + chunk, columns] = joint[0].T
                     continue
                 # By hand: torch's logsumexp over a few elements is several times slower on a CPU.
                 best = joint.amax(0)
                 evidence = joint.sub_(best).exp_().sum(0).log_().add_(best)  # (pdfs, frames)
-                out[at : at + chunk, pdfs] = evidence.T
+                out[at : at + chunk, columns] = evidence.T
         return out
+
+    @cached_property
+    def _every(self) -> list[Block]:
+        return self._blocks(np.arange(self.num_pdfs))
+
+    def _blocks(self, pdfs: np.ndarray) -> list[Block]:
+        """Pdfs with like many components together. Counts are rounded up to powers of two; a component that only
+        fills up has constant -inf."""
+        counts = np.array(self.counts)[pdfs]
+        begins = np.array(self.offsets)[pdfs]
+        sizes = 2 ** np.ceil(np.log2(counts)).astype(int)
+        blocks = []
+        for size in np.unique(sizes).tolist():
+            columns = np.flatnonzero(sizes == size)
+            slot = np.arange(size)[:, None]
+            real = torch.as_tensor(slot < counts[columns], device=self.device).flatten()
+            rows = begins[columns] + np.minimum(slot, counts[columns] - 1)  # (size, pdfs)
+            picked = self._rows.index_select(0, torch.as_tensor(rows, device=self.device).flatten())
+            constants = picked[:, -1:].masked_fill(~real.unsqueeze(1), -math.inf)
+            blocks.append((torch.as_tensor(columns, device=self.device), picked[:, :-1], constants, size))
+        return blocks
 
     def tensors(self) -> dict[str, torch.Tensor]:
         return {"weights": self.weights, "means": self.means, "variances": self.variances,
@@ -117,6 +129,10 @@ class DiagGmm:
     def log_likelihoods(self, utterance: UtteranceFeatures) -> torch.Tensor:
         """log p(x_t | pdf), float32 (frames, pdfs)."""
         return self.mixtures.score(self.frontend(utterance.to(self.mixtures.device)))
+
+    def log_likelihoods_of(self, utterance: UtteranceFeatures, pdfs: np.ndarray) -> torch.Tensor:
+        """Of the given pdfs, float32 (frames, len(pdfs))."""
+        return self.mixtures.score(self.frontend(utterance.to(self.mixtures.device)), pdfs)
 
     def save(self, directory: Path) -> None:
         """Write gmm.safetensors; its settings are in the file's header."""

@@ -157,8 +157,8 @@ def _estimate(data: _Data, state: TrainingState, config: MonoConfig, options: Up
 
 def _realign(data: _Data, state: TrainingState, hmm: HmmModel, config: MonoConfig,
              device: torch.device) -> np.ndarray:
-    def score(at: int) -> torch.Tensor:
-        return state.mixtures.score(data.features[int(data.begins[at]) : int(data.begins[at + 1])])
+    def score(at: int, pdfs: np.ndarray) -> torch.Tensor:
+        return state.mixtures.score(data.features[int(data.begins[at]) : int(data.begins[at + 1])], pdfs)
 
     paths = np.empty(len(data.features), np.int64)
     for at, path in Aligner(hmm, config.align, device).align(data.graphs, data.lengths, score):

@@ -1,9 +1,11 @@
-"""Exact Viterbi search of many utterances at once: one step per frame for a whole batch, on any device."""
+"""Exact Viterbi search of many utterances at once: one step per frame for a whole batch, for GPUs.
+
+On a CPU viterbi_cpu.py is many times faster; this form runs there too (tests compare the two).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,15 +14,6 @@ from asr_distill.hmm.graph import UtteranceGraph
 from asr_distill.hmm.transitions import TransitionTable
 
 STAY, CHAIN, ENTRY = 0, 1, 2  # back-pointer: the state itself, state - 1, slot k of its entry predecessors as 2 + k
-
-
-@dataclass(frozen=True)
-class Path:
-    """The best path of one utterance."""
-
-    states: np.ndarray  # int32 (frames,): states of the utterance's graph
-    score: float  # log-weight of the path, acoustics scaled
-    acoustic: float  # sum of the path's unscaled log-likelihoods
 
 
 def batches(lengths: Sequence[int], sizes: Sequence[int], cells: int) -> Iterator[list[int]]:
@@ -91,45 +84,26 @@ class ViterbiBatch:
     def _tensor(self, array: np.ndarray, kind: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.as_tensor(array, device=self.device).to(kind)
 
-    def search(self, log_likelihoods: Sequence[torch.Tensor], *, acoustic_scale: float,
-               bonus: dict[int, float] | None = None) -> list[Path | None]:
-        """Best path of each utterance; None where it has too few frames for its words.
+    def search(self, scores: Sequence[torch.Tensor]) -> list[tuple[np.ndarray, float] | None]:
+        """Best path of each utterance, states int32 (frames,), and its log-weight; None where its frames are too few.
 
-        `log_likelihoods`: (frames, pdfs) of each utterance, on the batch's device. `bonus`: log-likelihood
-        added to some pdfs (a silence boost), part of the search but not of `Path.acoustic`.
+        `scores`: scaled log-likelihoods of each utterance's own pdfs (frames, pdfs), on the batch's device.
         """
-        lengths = [len(scores) for scores in log_likelihoods]
-        scores, columns = self._emissions(log_likelihoods, acoustic_scale, bonus or {})
-        backward, best, last = self._forward(scores, columns, lengths)
-        found = [b for b in range(len(lengths)) if best[b] > -np.inf]
+        lengths = [len(each) for each in scores]
+        backward, best, last = self._forward(*self._laid_out(scores), lengths)
         trace = self._trace(backward, last, lengths).cpu().numpy()
-        paths: list[Path | None] = [None] * len(lengths)
-        for b in found:
-            path = trace[: lengths[b], b] - self.offsets[b]
-            pdfs = torch.as_tensor(self.graphs[b].pdf[path], device=self.device).long()
-            acoustic = log_likelihoods[b].gather(1, pdfs.unsqueeze(1)).double().sum().item()
-            paths[b] = Path(path.astype(np.int32), best[b], acoustic)
-        return paths
+        return [((trace[: lengths[b], b] - self.offsets[b]).astype(np.int32), best[b]) if best[b] > -np.inf else None
+                for b in range(len(lengths))]
 
-    def _emissions(self, log_likelihoods: Sequence[torch.Tensor], scale: float, bonus: dict[int, float],
-                   ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scaled scores of each utterance's own pdfs side by side (longest, columns); each state's column (N,)."""
-        own, columns, count = [], [], 0
-        for graph in self.graphs:
-            pdfs, places = graph.own_pdfs
-            own.append(pdfs)
-            columns.append(places + count)
-            count += len(pdfs)
-        longest = max(map(len, log_likelihoods))
-        scores = torch.zeros(longest, count, device=self.device)
-        at = 0
-        for pdfs, utterance in zip(own, log_likelihoods, strict=True):
-            picked = utterance.index_select(1, self._tensor(pdfs, torch.int64)).mul_(scale)
-            if bonus:
-                picked += self._tensor(np.array([scale * bonus.get(int(pdf), 0.0) for pdf in pdfs]))
-            scores[: len(utterance), at : at + len(pdfs)] = picked
-            at += len(pdfs)
-        return scores, self._tensor(np.concatenate(columns), torch.int64)
+    def _laid_out(self, scores: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores of each utterance's own pdfs side by side (longest, columns); each state's column (N,)."""
+        widths = [each.shape[1] for each in scores]
+        begins = np.concatenate([[0], np.cumsum(widths)])
+        out = torch.zeros(max(map(len, scores)), int(begins[-1]), device=self.device)
+        for utterance, begin, width in zip(scores, begins.tolist(), widths, strict=False):
+            out[: len(utterance), begin : begin + width] = utterance
+        columns = [graph.own_pdfs[1] + begin for graph, begin in zip(self.graphs, begins, strict=False)]
+        return out, self._tensor(np.concatenate(columns), torch.int64)
 
     def _forward(self, scores: torch.Tensor, columns: torch.Tensor, lengths: Sequence[int],
                  ) -> tuple[torch.Tensor, list[float], list[int]]:

@@ -16,6 +16,7 @@ from asr_distill.hmm.graph import GraphCompiler, UtteranceGraph
 from asr_distill.hmm.model import HmmModel, monophone_model
 from asr_distill.hmm.transitions import TransitionTable
 from asr_distill.hmm.viterbi import ViterbiBatch, batches
+from asr_distill.hmm.viterbi_cpu import best_path
 
 CPU = torch.device("cpu")
 LANG = toy_lang()
@@ -64,8 +65,24 @@ def score_of(graph: UtteranceGraph, hmm: HmmModel, scores: np.ndarray, states: n
     return total
 
 
+def search(form: str, graphs: list[UtteranceGraph], hmm: HmmModel, scores: list[np.ndarray], scale: float,
+           self_loop_scale: float) -> list[tuple[np.ndarray, float] | None]:
+    """The form for GPUs (which runs on a CPU too) or the compiled one."""
+    table = TransitionTable(hmm)
+    own = [scale * score[:, graph.own_pdfs[0]] for graph, score in zip(graphs, scores, strict=True)]
+    if form == "batch":
+        batch = ViterbiBatch(graphs, table, self_loop_scale=self_loop_scale, device=CPU)
+        return batch.search([torch.from_numpy(each) for each in own])
+    return [best_path(graph, table, each, graph.own_pdfs[1], self_loop_scale)
+            for graph, each in zip(graphs, own, strict=True)]
+
+
+FORMS = pytest.mark.parametrize("form", ["batch", "compiled"])
+
+
+@FORMS
 @pytest.mark.parametrize("width", [1, 3])
-def test_equals_brute_force(width: int) -> None:
+def test_equals_brute_force(width: int, form: str) -> None:
     random = np.random.default_rng(width)
     hmm = toy_model(width)
     compiler = GraphCompiler(hmm, LANG)
@@ -73,20 +90,28 @@ def test_equals_brute_force(width: int) -> None:
     hmm = with_random_loops(hmm, graphs, random)
     lengths = [8, 9, 19, 11, 4]
     scores = [random.normal(0, 3, (n, hmm.num_pdfs)).astype(np.float32) for n in lengths]
-    search = ViterbiBatch(graphs, TransitionTable(hmm), self_loop_scale=0.7, device=CPU)
-    paths = search.search([torch.from_numpy(s) for s in scores], acoustic_scale=0.4)
-    for graph, score, path in zip(graphs, scores, paths, strict=True):
-        assert path is not None and len(path.states) == len(score)
+    for graph, score, found in zip(graphs, scores, search(form, graphs, hmm, scores, 0.4, 0.7), strict=True):
+        assert found is not None and len(found[0]) == len(score)
         expected = brute_force(graph, hmm, score, 0.4, 0.7) if len(score) < 15 else None
-        walked = score_of(graph, hmm, score, path.states, 0.4, 0.7)
-        assert path.score == pytest.approx(walked, abs=1e-4)
+        assert found[1] == pytest.approx(score_of(graph, hmm, score, found[0], 0.4, 0.7), abs=1e-4)
         if expected is not None:
-            assert path.score == pytest.approx(expected, abs=1e-4)
-        assert path.acoustic == pytest.approx(score[np.arange(len(score)), graph.pdf[path.states]].sum(), abs=1e-3)
+            assert found[1] == pytest.approx(expected, abs=1e-4)
 
 
+def test_the_path_tells_its_unscaled_likelihood() -> None:
+    random = np.random.default_rng(5)
+    hmm = toy_model(1)
+    graph = GraphCompiler(hmm, LANG).compile(("CAB",))
+    score = random.normal(0, 3, (25, hmm.num_pdfs)).astype(np.float32)
+    config = AlignConfig(acoustic_scale=0.3, silence_boost=2.0)
+    ((_, path),) = Aligner(hmm, config, CPU).align([graph], [25], lambda _, pdfs: torch.from_numpy(score[:, pdfs]))
+    assert path is not None
+    assert path.acoustic == pytest.approx(score[np.arange(25), graph.pdf[path.states]].sum(), abs=1e-3)
+
+
+@FORMS
 @pytest.mark.parametrize("width", [1, 3])
-def test_equals_kaldi_faster_decoder(width: int) -> None:
+def test_equals_kaldi_faster_decoder(width: int, form: str) -> None:
     random = np.random.default_rng(10 + width)
     hmm = toy_model(width)
     compiler = GraphCompiler(hmm, LANG)
@@ -95,12 +120,10 @@ def test_equals_kaldi_faster_decoder(width: int) -> None:
     hmm = with_random_loops(hmm, graphs, random)
     scores = [random.normal(0, 2, (n, hmm.num_pdfs)).astype(np.float32) for n in (60, 200, 150)]
     table = TransitionTable(hmm)
-    paths = ViterbiBatch(graphs, table, self_loop_scale=0.1, device=CPU).search(
-        [torch.from_numpy(s) for s in scores], acoustic_scale=0.5)
-    for graph, score, path in zip(graphs, scores, paths, strict=True):
-        assert path is not None
+    for graph, score, found in zip(graphs, scores, search(form, graphs, hmm, scores, 0.5, 0.1), strict=True):
+        assert found is not None
         expected = kaldi_best_score(kaldi_graph(graph, table, 0.1), 0.5 * score, beam=1e5)
-        assert path.score == pytest.approx(expected, abs=2e-3)
+        assert found[1] == pytest.approx(expected, abs=2e-3)
 
 
 def test_the_batch_does_not_matter_and_short_utterances_fail_alone() -> None:
@@ -108,17 +131,21 @@ def test_the_batch_does_not_matter_and_short_utterances_fail_alone() -> None:
     hmm = toy_model(1)
     graphs = [GraphCompiler(hmm, LANG).compile(words) for words in [("CAB",), ("A",), ("CAB", "CAB"), ("BACK",)] * 3]
     lengths = [30, 2, 17, 45, 9, 3, 18, 6, 8, 0, 40, 5]
-    scores = [torch.from_numpy(random.normal(0, 3, (n, hmm.num_pdfs)).astype(np.float32)) for n in lengths]
+    scores = [random.normal(0, 3, (n, hmm.num_pdfs)).astype(np.float32) for n in lengths]
     fits = [n >= graph.shortest() for n, graph in zip(lengths, graphs, strict=True)]
     assert [i for i, ok in enumerate(fits) if not ok] == [1, 2, 8, 9, 11]
-    results = []
-    for cells in (1, 2000, 10**9):
-        aligner = Aligner(hmm, AlignConfig(batch_cells=cells), CPU)
-        results.append(dict(aligner.align(graphs, lengths, scores.__getitem__)))
+    alone = [search("batch", [graph], hmm, [score], 0.1, 0.1)[0] if len(score) else None
+             for graph, score in zip(graphs, scores, strict=True)]
+    some = [i for i, n in enumerate(lengths) if n]
+    together = dict(zip(some, search("batch", [graphs[i] for i in some], hmm, [scores[i] for i in some], 0.1, 0.1),
+                        strict=True))
+    compiled = dict(Aligner(hmm, AlignConfig(), CPU).align(
+        graphs, lengths, lambda i, pdfs: torch.from_numpy(scores[i][:, pdfs])))
     for index, ok in enumerate(fits):
-        states = [result[index].states if result[index] else None for result in results]
-        assert all((s is not None) == ok for s in states)
-        assert not ok or all((s == states[0]).all() for s in states)
+        assert (alone[index] is not None) == (together.get(index) is not None) == ok
+        assert (compiled[index] is not None) == ok
+        if ok:
+            assert (alone[index][0] == together[index][0]).all() and (alone[index][0] == compiled[index].states).all()
 
 
 def test_batches_cover_all_and_stay_within_the_budget() -> None:
@@ -139,7 +166,7 @@ def test_silence_boost_moves_the_border_of_silence() -> None:
     shares = []
     for boost in (1.0, 4.0):
         aligner = Aligner(hmm, AlignConfig(acoustic_scale=1.0, silence_boost=boost), CPU)
-        ((_, path),) = aligner.align([graph], [40], lambda _: scores)
+        ((_, path),) = aligner.align([graph], [40], lambda _, pdfs: scores[:, torch.as_tensor(pdfs).long()])
         assert path is not None
         shares.append((graph.phone[path.states] == 1).mean())
         assert path.acoustic == pytest.approx(scores.double()[range(40), graph.pdf[path.states]].sum().item())
