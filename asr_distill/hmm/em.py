@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from asr_distill.hmm.gmm import Mixtures
-
-CHUNK = 16384  # frames of one pdf that are handled at once: bounds memory and float32 sums
+from asr_distill.hmm.posteriors import TilePosteriors, Tiles, tile_frames, with_squares, zeros64
+from asr_distill.hmm.threads import map_threads
 
 
 @dataclass(frozen=True)
@@ -44,29 +44,32 @@ def global_mixtures(features: torch.Tensor, num_pdfs: int) -> Mixtures:
                     variance.float().repeat(num_pdfs, 1), (1,) * num_pdfs)
 
 
-def accumulate(mixtures: Mixtures, features: torch.Tensor, pdfs: torch.Tensor) -> GmmStats:
-    """Statistics of frames (frames, D) aligned to `pdfs` int64 (frames,); posteriors within the aligned pdf."""
-    order = torch.argsort(pdfs, stable=True)
-    counts = torch.bincount(pdfs, minlength=mixtures.num_pdfs).tolist()
-    matrix, constants = mixtures.linear
-    shape = mixtures.means.shape
-    occupancies = torch.zeros(shape[0], dtype=torch.float64, device=features.device)
-    moments = torch.zeros(shape[0], 2 * shape[1], dtype=torch.float64, device=features.device)
-    total = torch.zeros((), dtype=torch.float64, device=features.device)
-    begin = 0
-    for pdf, count in enumerate(counts):
-        part = slice(mixtures.offsets[pdf], mixtures.offsets[pdf + 1])
-        for at in range(begin, begin + count, CHUNK):
-            frames = features[order[at : min(at + CHUNK, begin + count)]]
-            both = torch.cat([frames, frames.square()], 1)
-            joint = torch.addmm(constants[part], both, matrix[:, part])  # (frames, components)
-            evidence = joint.logsumexp(1, keepdim=True)
-            posteriors = (joint - evidence).exp()
-            occupancies[part] += posteriors.sum(0, dtype=torch.float64)
-            moments[part] += posteriors.T @ both
-            total += evidence.sum(dtype=torch.float64)
-        begin += count
-    return GmmStats(occupancies, moments[:, : shape[1]], moments[:, shape[1] :], float(total), len(features))
+def accumulate(mixtures: Mixtures, features: torch.Tensor, pdfs: torch.Tensor, *,
+               features_out: torch.Tensor | None = None) -> GmmStats:
+    """Statistics of frames (frames, D) aligned to `pdfs` int64 (frames,); posteriors within the aligned pdf.
+
+    features_out: (frames, E), other features of the same frames; the sums are of those, posteriors and
+    log-likelihood of `features` (Kaldi's gmm-acc-stats-twofeats).
+    """
+    posteriors_of = TilePosteriors(mixtures)
+
+    def moments_of(tiles: Tiles) -> tuple[Tiles, torch.Tensor, torch.Tensor, torch.Tensor]:
+        both = with_squares(features[tiles.frames])
+        posteriors, evidence = posteriors_of(both, tiles)
+        out = both if features_out is None else with_squares(features_out[tiles.frames])
+        return tiles, posteriors.sum(2), posteriors @ out, evidence.sum(dtype=torch.float64)
+
+    dimension = (features if features_out is None else features_out).shape[1]
+    device = features.device
+    occupancies = zeros64(device, len(mixtures.weights))
+    moments = zeros64(device, len(mixtures.weights), 2 * dimension)
+    total = zeros64(device)
+    for tiles, counts, sums, evidence in map_threads(moments_of, tile_frames(mixtures, pdfs), device):
+        components = tiles.components.flatten()
+        occupancies.index_add_(0, components, counts.flatten().double())
+        moments.index_add_(0, components, sums.flatten(0, 1).double())
+        total += evidence
+    return GmmStats(occupancies, moments[:, :dimension], moments[:, dimension:], float(total), len(features))
 
 
 def update(mixtures: Mixtures, stats: GmmStats, config: UpdateConfig) -> Mixtures:
