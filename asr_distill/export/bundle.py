@@ -83,7 +83,7 @@ def export_bundle(model: ExportableModel, hmm: HmmModel, lang: Lang, graph_dir: 
     cmvn = {"kind": model.cmvn.kind, "window": model.cmvn.window, "prior_frames": model.cmvn.prior_frames}
     export_onnx(model, out / NETWORK_FILE, {"features": to_dict(fbank_config)})
     _copy(graph_dir / GRAPH_FILE, out)
-    for name in LANG_FILES:
+    for name in lang.alignment_files:
         _copy(lang.directory / name, out)
     hmm.save(out)
     write_json(out / "settings.json", {
@@ -93,9 +93,9 @@ def export_bundle(model: ExportableModel, hmm: HmmModel, lang: Lang, graph_dir: 
         "right_context": int(model.network.right), "frame_shift_seconds": fbank_config.frame_shift_ms / 1000})
     kept = dict(figures or {})
     write_text(out / "README.md", _readme(model, kept))
+    names = (NETWORK_FILE, GRAPH_FILE, *lang.alignment_files, "hmm.json", "settings.json", "README.md")
     files = {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-             for path in sorted(out / name for name in
-                                (NETWORK_FILE, GRAPH_FILE, *LANG_FILES, "hmm.json", "settings.json", "README.md"))}
+             for path in sorted(out / name for name in names)}
     write_json(out / "manifest.json", {
         "format_version": FORMAT_VERSION,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

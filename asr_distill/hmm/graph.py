@@ -12,6 +12,7 @@ import numpy as np
 from asr_distill.errors import UserError
 from asr_distill.hmm.model import HmmModel
 from asr_distill.lang.lang import SILENCE_PHONE, Lang
+from asr_distill.lang.silence import WordSilence
 
 START = -1  # predecessor "before the first frame"
 MAX_PREDECESSORS = 250  # Viterbi keeps the predecessor's slot in one byte
@@ -95,7 +96,7 @@ class GraphCompiler:
         self.hmm, self.lang = hmm, lang
         self._phone_ids = {phone: index for index, phone in enumerate(hmm.phones, 1)}
         self._silence = self._phone_ids[SILENCE_PHONE]
-        self._pronunciations: dict[str, list[tuple[list[int], float]]] = {}
+        self._pronunciations: dict[str, list[tuple[list[int], float, WordSilence]]] = {}
         self._pdfs: dict[tuple[int, int, int], list[int]] = {}
 
     def compile(self, words: Sequence[str]) -> UtteranceGraph:
@@ -114,32 +115,34 @@ class GraphCompiler:
         return self._expand_states(phones, contexts)
 
     def _phone_graph(self, words: Sequence[str]) -> _Phones:
-        probability = self.lang.silence_probability
-        silence = math.log(probability) if probability > 0 else -math.inf
-        no_silence = math.log1p(-probability) if probability < 1 else -math.inf
+        """The paths and weights of L for these words (lexicon_fst.py)."""
+        silence = self.lang.silence
         graph = _Phones([], [], [], {})
-        ends = [START]
+        ends = [(START, silence.begin)]  # (last phone, probability of silence after it)
         for index in range(len(words) + 1):
-            before = [(end, no_silence) for end in ends] if no_silence > -math.inf else []
-            if silence > -math.inf:
-                before.append((graph.add(self._silence, -1, [(end, silence) for end in ends]), 0.0))
+            unpaused = [(end, math.log1p(-chance)) for end, chance in ends if chance < 1]
+            pauses = [(end, math.log(chance)) for end, chance in ends if chance > 0]
+            paused = [(graph.add(self._silence, -1, pauses), 0.0)] if pauses else []
             if index == len(words):
-                graph.final = {end: weight for end, weight in before if end != START}
+                after = _joined(unpaused, paused, silence.end, 0.0)
+                graph.final = {end: weight for end, weight in after if end != START}
                 break
             ends = []
-            for phones, weight in self._pronounce(words[index]):
-                last = graph.add(phones[0], index, [(end, at + weight) for end, at in before])
+            for phones, weight, around in self._pronounce(words[index]):
+                last = graph.add(phones[0], index, _joined(unpaused, paused, around, weight))
                 for phone in phones[1:]:
                     last = graph.add(phone, index, [(last, 0.0)])
-                ends.append(last)
+                ends.append((last, around.after))
         return graph
 
-    def _pronounce(self, word: str) -> list[tuple[list[int], float]]:
+    def _pronounce(self, word: str) -> list[tuple[list[int], float, WordSilence]]:
         if word not in self._pronunciations:
+            known = self.lang.word_or_unknown(word)
             try:
                 self._pronunciations[word] = [
-                    ([self._phone_ids[phone] for phone in p.phones], math.log(p.probability))
-                    for p in self.lang.lexicon.pronunciations(self.lang.word_or_unknown(word))]
+                    ([self._phone_ids[phone] for phone in p.phones], math.log(p.probability),
+                     self.lang.silence.around(known, p.phones))
+                    for p in self.lang.lexicon.pronunciations(known)]
             except KeyError as error:
                 raise UserError(f"word '{word}': its pronunciation uses {error}, which the HMM's phones lack; "
                                 "train the HMM with this language directory") from None
@@ -187,6 +190,13 @@ class GraphCompiler:
             self._pdfs[context] = [self.hmm.tree.pdf(left, phone, right, state)
                                    for state in range(self.hmm.states[phone - 1])]
         return self._pdfs[context]
+
+
+def _joined(unpaused: list[tuple[int, float]], paused: list[tuple[int, float]], around: WordSilence,
+            weight: float) -> list[tuple[int, float]]:
+    """Predecessors of a word of log-weight `weight`: where no silence stands before it, and where it does."""
+    none, silence = weight + math.log(around.factor_none), weight + math.log(around.factor_silence)
+    return [(end, at + none) for end, at in unpaused] + [(end, at + silence) for end, at in paused]
 
 
 def _expand_contexts(graph: _Phones) -> tuple[_Phones, list[tuple[int, int, int]]]:

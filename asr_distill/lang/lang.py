@@ -3,13 +3,15 @@
     lexiconp.txt   word, probability, phones           phones.txt, words.txt   symbol tables (name id)
     L.fst          phones -> words, for alignment      L_disambig.fst          the same with #0, #1 ..., for graphs
     lang.json      settings                            G.fst, grammar.json     word n-grams (add_grammar)
+    lexiconp_silprob.txt, silprob.txt   where silence depends on the words around it (see silence.py)
 """
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asr_distill.errors import UserError
@@ -18,9 +20,11 @@ from asr_distill.kaldi import kaldifst
 from asr_distill.lang.grammar import GrammarFigures, grammar_fst
 from asr_distill.lang.lexicon import SILENCE_PHONE, SPOKEN_NOISE_PHONE, UNKNOWN_WORD, Lexicon, without_position
 from asr_distill.lang.lexicon_fst import disambiguated, entries_of, lexicon_fst
+from asr_distill.lang.pronprobs import PronunciationConfig, PronunciationCounts, silence_model, with_probabilities
+from asr_distill.lang.silence import ENDS_FILE, WORDS_FILE, SilenceModel
 
 __all__ = ["SILENCE_PHONE", "SPOKEN_NOISE_PHONE", "UNKNOWN_WORD", "Lang", "LangConfig", "add_grammar",
-           "prepare_lang"]
+           "prepare_lang", "with_counts"]
 
 EPSILON = "<eps>"
 
@@ -48,13 +52,22 @@ class Lang:
         self.phones: tuple[str, ...] = tuple(s for s in symbols[1:] if not s.startswith("#"))  # id = index + 1
         self.disambig: tuple[int, ...] = tuple(i for i, s in enumerate(symbols) if s.startswith("#"))  # phone ids
         self.words: tuple[str, ...] = _read_symbols(directory / "words.txt")  # id = index; words[0] is <eps>
-        self.config = _read_config(directory / "lang.json")
+        self.config, word_silence = _read_config(directory / "lang.json")
+        self.silence = SilenceModel.read(directory) if word_silence else \
+            SilenceModel.constant(self.config.silence_probability)
         self.phone_ids = {phone: index for index, phone in enumerate(self.phones, 1)}
         self.word_ids = {word: index for index, word in enumerate(self.words)}
 
     @property
     def silence_probability(self) -> float:
+        """Of silence in any gap, whatever words are around it."""
         return self.config.silence_probability
+
+    @property
+    def alignment_files(self) -> tuple[str, ...]:
+        """What of the directory forced alignment needs: with copies of these alone a Lang opens."""
+        words = (WORDS_FILE, ENDS_FILE) if self.silence.by_word else ()
+        return ("lexiconp.txt", "phones.txt", "words.txt", "lang.json", *words)
 
     def word_or_unknown(self, word: str) -> str:
         """The word itself where the lexicon has it, else `<UNK>`."""
@@ -77,11 +90,35 @@ def prepare_lang(lexicon: Lexicon, out: Path, config: LangConfig = LangConfig(),
     """
     if config.position_dependent:
         lexicon = lexicon.positioned()
+    lang = _write(lexicon, SilenceModel.constant(config.silence_probability), config, out)
+    if arpa is not None:
+        add_grammar(lang, arpa)
+    return lang
+
+
+def with_counts(lang: Lang, counts: PronunciationCounts, out: Path, config: PronunciationConfig) -> Lang:
+    """Write `lang` again into `out` with pronunciation and silence probabilities from counts on an alignment.
+
+    Symbols stay the same, and so does G, which is copied where there is one. Raises UserError where `lang` has no
+    silence (silence_probability 0).
+    """
+    lexicon = with_probabilities(lang.lexicon, counts, config.pronunciation)
+    silence = silence_model(counts, lang.silence_probability, config)
+    again = _write(lexicon, silence, replace(lang.config, silence_probability=silence.probability), out)
+    for name in ("G.fst", "grammar.json"):
+        if (lang.directory / name).is_file():
+            with atomic_path(out / name) as temporary:
+                shutil.copyfile(lang.directory / name, temporary)
+    return again
+
+
+def _write(lexicon: Lexicon, silence: SilenceModel, config: LangConfig, out: Path) -> Lang:
     out.mkdir(parents=True, exist_ok=True)
     lexicon.write(out / "lexiconp.txt", probabilities=True)
+    if silence.by_word:
+        silence.write(lexicon, out)
     entries = entries_of(lexicon)
     marked, last = disambiguated(entries)
-    silence_disambig = f"#{last + 1}"  # after optional silence
     spoken = lexicon.phones()
     noises = [phone for phone in spoken if without_position(phone) == SPOKEN_NOISE_PHONE]
     special = [SILENCE_PHONE, *noises]
@@ -92,15 +129,11 @@ def prepare_lang(lexicon: Lexicon, out: Path, config: LangConfig = LangConfig(),
     word_ids = {word: index for index, word in enumerate(words)}
     _write_symbols(out / "phones.txt", phones)
     _write_symbols(out / "words.txt", words)
-    write_fst(lexicon_fst(entries, phone_ids, word_ids, silence_probability=config.silence_probability),
-              out / "L.fst")
-    write_fst(lexicon_fst(marked, phone_ids, word_ids, silence_probability=config.silence_probability,
-                          silence_disambig=silence_disambig), out / "L_disambig.fst")
-    write_json(out / "lang.json", dataclasses.asdict(config))
-    lang = Lang(out)
-    if arpa is not None:
-        add_grammar(lang, arpa)
-    return lang
+    write_fst(lexicon_fst(entries, phone_ids, word_ids, silence=silence), out / "L.fst")
+    write_fst(lexicon_fst(marked, phone_ids, word_ids, silence=silence, silence_disambig=f"#{last + 1}"),
+              out / "L_disambig.fst")
+    write_json(out / "lang.json", {**dataclasses.asdict(config), "word_silence": silence.by_word})
+    return Lang(out)
 
 
 def add_grammar(lang: Lang, arpa: Path) -> GrammarFigures:
@@ -118,9 +151,11 @@ def write_fst(fst: kaldifst.StdVectorFst, path: Path) -> None:
             raise UserError(f"{path}: cannot be written (is the disk full?)")
 
 
-def _read_config(path: Path) -> LangConfig:
+def _read_config(path: Path) -> tuple[LangConfig, bool]:
     try:
-        return LangConfig(**read_json(path))
+        facts = dict(read_json(path))
+        word_silence = bool(facts.pop("word_silence", False))  # absent in directories of version 0.1
+        return LangConfig(**facts), word_silence
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: not the settings of a language directory ({error}); prepare it again") from None
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from asr_distill.kaldi import kaldifst
 from asr_distill.lang.lexicon import SILENCE_PHONE, Lexicon
+from asr_distill.lang.silence import SilenceModel
 
 Entry = tuple[str, tuple[str, ...], float]  # word, phones (perhaps with #k at the end), cost
 
@@ -35,40 +36,52 @@ def disambiguated(entries: list[Entry]) -> tuple[list[Entry], int]:
 
 
 def lexicon_fst(entries: list[Entry], phones: Mapping[str, int], words: Mapping[str, int], *,
-                silence_probability: float, silence_disambig: str | None = None) -> kaldifst.StdVectorFst:
+                silence: SilenceModel, silence_disambig: str | None = None) -> kaldifst.StdVectorFst:
     """L over phone and word ids; silence may stand at the start and after every word.
 
-    With `silence_disambig` (L_disambig) that symbol follows each optional silence and #0 loops where words
-    begin, so that the backoff arcs of G pass through.
+    Where a word's weight depends on silence before it, words begin in two states: after silence and after none
+    (Kaldi's make_lexicon_fst_silprob.pl). With `silence_disambig` (L_disambig) that symbol follows each optional
+    silence and #0 loops where words begin, so that the backoff arcs of G pass through.
     """
     fst = kaldifst.StdVectorFst()
-    start, loop, silence = fst.add_state(), fst.add_state(), fst.add_state()
+    start, loop, pause = fst.add_state(), fst.add_state(), fst.add_state()
+    rested = fst.add_state() if silence.by_word else loop  # words begin here after silence
     fst.start = start
-    fst.set_final(loop, 0.0)
+    fst.set_final(loop, -math.log(silence.end.factor_none))
+    fst.set_final(rested, -math.log(silence.end.factor_silence))
 
     def arc(source: int, phone: int, word: int, cost: float, target: int) -> None:
         fst.add_arc(source, kaldifst.StdArc(phone, word, cost, target))
 
-    exits = [(loop, 0.0)]
-    if silence_probability > 0:
-        exits = [(loop, -math.log1p(-silence_probability)), (silence, -math.log(silence_probability))]
-    for target, cost in exits:
+    def exits(probability: float) -> list[tuple[int, float]]:
+        if probability <= 0:
+            return [(loop, 0.0)]
+        return [(loop, -math.log1p(-probability)), (pause, -math.log(probability))]
+
+    for target, cost in exits(silence.begin):
         arc(start, 0, 0, cost, target)
-    after_silence = loop
+    after_silence = rested
     if silence_disambig is not None:
         after_silence = fst.add_state()
-        arc(after_silence, phones[silence_disambig], 0, 0.0, loop)
-        arc(loop, phones["#0"], words["#0"], 0.0, loop)
-    arc(silence, phones[SILENCE_PHONE], 0, 0.0, after_silence)
+        arc(after_silence, phones[silence_disambig], 0, 0.0, rested)
+        for state in {loop, rested}:
+            arc(state, phones["#0"], words["#0"], 0.0, state)
+    arc(pause, phones[SILENCE_PHONE], 0, 0.0, after_silence)
     for word, symbols, cost in entries:
-        ids = [phones[symbol] for symbol in symbols]
-        source, label = loop, words[word]
-        for phone in ids[:-1]:
+        around = silence.around(word, symbols[:-1] if symbols[-1].startswith("#") else symbols)
+        sources = [(loop, cost - math.log(around.factor_none))]
+        if silence.by_word:
+            sources.append((rested, cost - math.log(around.factor_silence)))
+        label = words[word]
+        *inside, last = (phones[symbol] for symbol in symbols)
+        for phone in inside:
             target = fst.add_state()
-            arc(source, phone, label, cost, target)
-            source, label, cost = target, 0, 0.0
-        for target, exit_cost in exits:
-            arc(source, ids[-1], label, cost + exit_cost, target)
+            for source, weight in sources:
+                arc(source, phone, label, weight, target)
+            sources, label = [(target, 0.0)], 0
+        for source, weight in sources:
+            for target, exit_cost in exits(around.after):
+                arc(source, last, label, weight + exit_cost, target)
     kaldifst.connect(fst)
     kaldifst.arcsort(fst, sort_type="olabel")
     return fst

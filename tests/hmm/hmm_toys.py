@@ -17,6 +17,7 @@ from asr_distill.hmm.transitions import TransitionTable
 from asr_distill.kaldi import kaldi_decoder, kaldifst
 from asr_distill.lang.lang import UNKNOWN_WORD
 from asr_distill.lang.lexicon import Lexicon, Pronunciation
+from asr_distill.lang.silence import SilenceModel
 
 ENTRIES = {
     UNKNOWN_WORD: (Pronunciation(("SPN",)),),
@@ -33,6 +34,10 @@ class ToyLang:
     lexicon: Lexicon
     phones: tuple[str, ...]
     silence_probability: float = 0.5
+
+    @property
+    def silence(self) -> SilenceModel:
+        return SilenceModel.constant(self.silence_probability)
 
     def word_or_unknown(self, word: str) -> str:
         return word if word in self.lexicon else UNKNOWN_WORD
