@@ -90,7 +90,7 @@ def measure(options: argparse.Namespace, device: torch.device, work: Path) -> di
     everything = torch.arange(store.num_frames)
     rows = torch.randn(store.num_frames + LEFT + RIGHT, COEFFICIENTS, device=device)
     data = TrainingData(rows.to(choose_precision("auto", device).dtype), everything.to(device), pdf_ids.to(device),
-                        everything, everything[:0], LEFT, RIGHT, options.pdfs, device)
+                        everything, everything[:0], LEFT, RIGHT, options.pdfs, device, np.array([0, store.num_frames]))
     plain = update_seconds(HardTargets(pdf_ids), data, options, device, clock)
     distilled = update_seconds(soft, data, options, device, clock)
     return {**figures, "write_frames_per_second": round(store.num_frames / write_seconds),

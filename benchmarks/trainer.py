@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from asr_distill.acoustic.checkpoint import TrainerState
@@ -39,7 +40,7 @@ def random_data(frames: int, pdfs: int, device: torch.device, dtype: torch.dtype
     rows = torch.randn(frames + LEFT + RIGHT, COEFFICIENTS, device=device).to(dtype)
     everything = torch.arange(frames)
     return TrainingData(rows, everything.to(device), torch.randint(0, pdfs, (frames,), device=device), everything,
-                        everything[:0], LEFT, RIGHT, pdfs, device)
+                        everything[:0], LEFT, RIGHT, pdfs, device, np.array([0, frames]))
 
 
 def operations(shape: NetworkConfig, pdfs: int) -> int:

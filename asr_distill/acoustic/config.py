@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from asr_distill.config import NO_RESULT
@@ -10,25 +10,60 @@ from asr_distill.config import NO_RESULT
 PrecisionName = Literal["auto", "bfloat16", "float32"]
 
 
+# Which settings a kind of network has beside layers, width, dropout and norm.
+KIND_SETTINGS = {
+    "feed_forward": {"left", "right"},
+    "tdnn": {"stride", "splices", "skip", "final", "bottleneck"},
+}
+
+
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Shape of a frame classifier. The paper's: 8 layers x 2560 ReLU over 20 + 1 + 5 frames."""
+    """Shape of a frame classifier. The paper's: 8 layers x 2560 ReLU over 20 + 1 + 5 frames.
 
-    kind: Literal["feed_forward"] = "feed_forward"
+    feed_forward splices left + 1 + right frames; the other kinds' context follows from their layers. tdnn: a front over
+    a few frames, `layers` time-delay layers, a head of `final` units a frame, and the output.
+    """
+
+    kind: Literal["feed_forward", "tdnn"] = "feed_forward"
     layers: int = 8  # hidden layers
     width: int = 2560  # units per hidden layer
     left: int = 20  # frames of context before the classified one
     right: int = 5  # frames after it
     dropout: float = 0.0  # share of hidden units silenced in training
     norm: Literal["none", "batch", "layer"] = "none"  # between affine and ReLU
+    stride: int = 1  # hidden layers work on every so many-th frame; logits come at every frame all the same
+    splices: tuple[tuple[int, ...], ...] = ()  # offsets of each layer, in strides; empty: -1, 0, 1 everywhere
+    skip: float = 0.0  # so much of its input is added to a layer's output
+    final: int = 256  # units per frame before the output layer
+    bottleneck: int = 0  # > 0: layers in two factors, the first kept semi-orthogonal (TDNN-F)
 
     def __post_init__(self) -> None:
         if self.layers < 0 or self.width < 1:
             raise ValueError(f"layers must be >= 0 and width >= 1, not {self.layers} and {self.width}")
         if self.left < 0 or self.right < 0:
             raise ValueError(f"left and right must be >= 0 frames, not {self.left} and {self.right}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), not {self.dropout}")
+        for name in ("dropout", "skip"):
+            if not 0 <= getattr(self, name) < 1 + (name == "skip"):
+                raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")
+        for name, least in (("stride", 1), ("final", 1), ("bottleneck", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be >= {least}, not {getattr(self, name)}")
+        if self.splices and len(self.splices) != self.layers:
+            raise ValueError(f"splices must be one list of offsets a layer ({self.layers}), not {len(self.splices)}")
+        for offsets in self.splices:
+            if 0 not in offsets or tuple(sorted(set(offsets))) != tuple(offsets):
+                raise ValueError(f"splices must be rising offsets with 0 among them, not {list(offsets)}")
+        if self.bottleneck >= self.width:
+            raise ValueError(f"bottleneck must be below width ({self.width}), not {self.bottleneck}")
+        strange = set().union(*KIND_SETTINGS.values()) - KIND_SETTINGS[self.kind]
+        for entry in fields(self):
+            if entry.name in strange and getattr(self, entry.name) != entry.default:
+                raise ValueError(f"{entry.name} is no setting of a network of kind {self.kind}")
+
+    def layer_offsets(self) -> tuple[tuple[int, ...], ...]:
+        """The splice offsets of each time-delay layer, in strides."""
+        return self.splices or ((-1, 0, 1),) * self.layers
 
 
 @dataclass(frozen=True)
@@ -70,6 +105,7 @@ class TrainerConfig:
     newbob_factor: float = 0.5
     gradient_clip: float = 5.0  # greatest global norm; 0 = off
     batch: int = 2048  # frames per update
+    chunk: int = 1  # contiguous frames that one sample is made of; a multiple of the network's stride
     epochs: int = 10
     max_updates: int = 0  # > 0: exactly so many updates in place of epochs
     evaluate_updates: int = 0  # held-out evaluation every so many updates; 0 = every epoch
@@ -80,7 +116,7 @@ class TrainerConfig:
     tensorboard: bool = field(default=True, metadata=NO_RESULT)  # scalars under work/tensorboard
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "batch", "epochs", "checkpoint_seconds"):
+        for name in ("learning_rate", "batch", "chunk", "epochs", "checkpoint_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, not {getattr(self, name)}")
         for name in ("weight_decay", "warmup_updates", "gradient_clip", "max_updates", "evaluate_updates",

@@ -11,7 +11,7 @@ import torch
 
 from asr_distill.acoustic.config import DataConfig
 from asr_distill.errors import UserError
-from asr_distill.features.cmvn import Cmvn
+from asr_distill.features.cmvn import Cmvn, Stream
 
 if TYPE_CHECKING:
     from asr_distill.features.store import FrameStore
@@ -38,6 +38,8 @@ class TrainingData:
     right: int
     num_pdfs: int
     device: torch.device
+    offsets: np.ndarray  # int64 (utterances + 1,): frames of utterance i are offsets[i]:offsets[i + 1]
+    stream: Stream = "raw"  # what the coefficients are
 
     @property
     def num_coefficients(self) -> int:
@@ -66,7 +68,7 @@ class TrainingData:
         train, heldout = _split(alignment, offsets, texts, config, str(store.directory))
         return TrainingData(rows, torch.from_numpy(begins).to(rows.device),
                             torch.from_numpy(np.asarray(alignment.pdf_ids, np.int64)).to(device),
-                            train, heldout, config.left, config.right, alignment.num_pdfs, device)
+                            train, heldout, config.left, config.right, alignment.num_pdfs, device, offsets, cmvn.stream)
 
     def windows(self, frames: torch.Tensor, left: int, right: int, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Windows (batch, left + 1 + right, coefficients) of frames int64 (batch,), on `device`.
@@ -84,6 +86,20 @@ class TrainingData:
         picked = runs.index_select(0, first).to(self.device, dtype or self.rows.dtype, non_blocking=True)
         return picked.view(-1, length, coefficients)
 
+    def chunk_windows(self, chunks: torch.Tensor, length: int, left: int, right: int,
+                      dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Windows (batch, left + length + right, coefficients) of chunks of `length` frames, on `device`.
+
+        chunks int64 (batch, 3): a chunk's first frame, its utterance's first frame and end. Beyond the utterance its
+        first or last frame is repeated, however far.
+        """
+        starts, begins, ends = chunks.to(self.begins.device).unsqueeze(2).unbind(1)  # (batch, 1) each
+        frames = starts + torch.arange(-left, length + right, device=starts.device)  # (batch, window)
+        frames = torch.minimum(torch.maximum(frames, begins), ends - 1).flatten()
+        picked = self.rows.index_select(0, self.begins[frames] + self.left)
+        picked = picked.to(self.device, dtype or self.rows.dtype, non_blocking=True)
+        return picked.view(len(chunks), -1, self.num_coefficients)
+
     def pdf_frequencies(self) -> torch.Tensor:
         """How often each pdf occurs among the frames trained on, int64 (pdfs,): for the model's priors."""
         return torch.bincount(self.pdf_ids.cpu()[self.train], minlength=self.num_pdfs)
@@ -93,8 +109,9 @@ def _padded_rows(store: FrameStore, cmvn: Cmvn, config: DataConfig, device: torc
                  dtype: torch.dtype) -> torch.Tensor:
     utterances = len(store.offsets) - 1
     size = store.num_frames + utterances * (config.left + config.right)
-    home = home_for(size * store.num_coefficients * dtype.itemsize, device)
-    rows = torch.empty(size, store.num_coefficients, dtype=dtype, device=home)
+    coefficients = cmvn.apply(store.features(0, device)).shape[1] if utterances else store.num_coefficients
+    home = home_for(size * coefficients * dtype.itemsize, device)
+    rows = torch.empty(size, coefficients, dtype=dtype, device=home)
     at = 0
     for index in range(utterances):
         frames = cmvn.apply(store.features(index, device)).to(home)  # (T, coefficients)

@@ -30,3 +30,13 @@ class Dropout(nn.Dropout):  # so that whoever looks for dropout finds it: the tr
 
     def extra_repr(self) -> str:
         return f"{self.silenced}/{_STEPS}"
+
+
+class SequenceDropout(Dropout):
+    """Dropout that silences a unit for a whole sequence: masks cost nothing (Kaldi's GeneralDropoutComponent)."""
+
+    def forward(self, units: torch.Tensor) -> torch.Tensor:
+        """units (time, batch, width) -> the same shape."""
+        if not self.training or not self.silenced:
+            return units
+        return units * super().forward(units.new_ones(units.shape[1:]))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
+from asr_distill.acoustic.base import Float32Norm, Network
 from asr_distill.acoustic.checkpoint import read_tensors, write_tensors
 from asr_distill.acoustic.config import NetworkConfig
-from asr_distill.acoustic.feed_forward import FeedForward, Float32Norm
 from asr_distill.acoustic.network import build_network
 from asr_distill.config import build, to_dict
 from asr_distill.errors import UserError
@@ -22,7 +22,7 @@ from asr_distill.files import read_json, write_json
 class AcousticModel:
     """log p(pdf | frame) and, through Bayes' rule, log p(frame | pdf) up to a constant of the frame."""
 
-    network: FeedForward
+    network: Network
     cmvn: Cmvn
     log_priors: torch.Tensor  # float32 (pdfs,)
     config: NetworkConfig
@@ -33,7 +33,7 @@ class AcousticModel:
 
     @property
     def device(self) -> torch.device:
-        return self.network.output.weight.device
+        return self.network.device
 
     @torch.inference_mode()
     def logits(self, utterance: UtteranceFeatures) -> torch.Tensor:

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from asr_distill.acoustic.base import Network
 from asr_distill.acoustic.config import NetworkConfig
 from asr_distill.acoustic.feed_forward import FeedForward
+from asr_distill.acoustic.tdnn import Tdnn
 
-KINDS = {"feed_forward": FeedForward}
+KINDS: dict[str, Callable[[NetworkConfig, int, int], Network]] = {"feed_forward": FeedForward, "tdnn": Tdnn}
 
 __all__ = ["KINDS", "Network", "NetworkConfig", "build_network", "num_parameters"]
 
 
-class Network(Protocol):
-    """What every kind offers beside nn.Module: `forward` is the training form, `forward_utterance` the running one."""
-
-    left: int
-    right: int
-    num_coefficients: int
-    num_pdfs: int
-
-    def forward(self, windows: torch.Tensor) -> torch.Tensor: ...
-
-    def forward_utterance(self, frames: torch.Tensor) -> torch.Tensor: ...
-
-
-def build_network(config: NetworkConfig, num_coefficients: int, num_pdfs: int, *, seed: int = 0) -> FeedForward:
+def build_network(config: NetworkConfig, num_coefficients: int, num_pdfs: int, *, seed: int = 0) -> Network:
     """A float32 network on the CPU whose initial weights depend on `seed` alone (not on torch's global state).
 
     Raises ValueError for a kind that is not in KINDS.

@@ -6,11 +6,13 @@ writing back are a few passes over memory, however many layers there are, and no
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import nn
 
+from asr_distill.acoustic.base import Float32Norm
 from asr_distill.acoustic.config import TrainerConfig
-from asr_distill.acoustic.feed_forward import Float32Norm
 
 # Parameters begin at multiples of this many numbers: aligned for vector units, whatever the shapes.
 ALIGNMENT = 64
@@ -54,6 +56,15 @@ class MasterOptimizer:
             group["lr"] = learning_rate
         self.optimizer.step()
         for flat in self.groups:
+            flat.publish()
+
+    def constrain(self, parameters: Sequence[nn.Parameter], change: Callable[[torch.Tensor], None]) -> None:
+        """Let `change` alter the float32 masters of some parameters in place; the network follows."""
+        wanted = {id(parameter) for parameter in parameters}
+        for flat in self.groups:
+            for parameter, view in zip(flat.parameters, flat.split(flat.master.data), strict=True):
+                if id(parameter) in wanted:
+                    change(view)
             flat.publish()
 
     def state(self) -> dict[str, torch.Tensor]:

@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from asr_distill.acoustic.base import Network
 from asr_distill.acoustic.checkpoint import TrainerState, save_state, write_tensors
 from asr_distill.acoustic.config import TrainerConfig
 from asr_distill.acoustic.data import TrainingData
-from asr_distill.acoustic.feed_forward import FeedForward
 from asr_distill.acoustic.optimizer import MasterOptimizer
 from asr_distill.acoustic.precision import choose_precision, synchronise
+from asr_distill.acoustic.sampling import sampler_for
 from asr_distill.acoustic.schedule import learning_rate, newbob_scale
+from asr_distill.acoustic.spliced import semi_orthogonalise
 from asr_distill.acoustic.targets import Targets
 from asr_distill.errors import UserError
 from asr_distill.files import write_json
@@ -25,29 +27,28 @@ from asr_distill.files import write_json
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-EVALUATION_BATCH = 4096
 # Updates between two looks at loss and accuracy: a look makes a GPU wait.
 LOOK_UPDATES = 20
+# Updates between two steps towards semi-orthogonal factors (Povey et al. 2018).
+CONSTRAINT_UPDATES = 4
 
 
 class TrainingRun:
     """A run in the middle of its work; `state` and the tensors of `save` are all that it consists of."""
 
-    def __init__(self, network: FeedForward, data: TrainingData, targets: Targets, config: TrainerConfig,
+    def __init__(self, network: Network, data: TrainingData, targets: Targets, config: TrainerConfig,
                  state: TrainerState, seed: int, identity: str, work: Path, device: torch.device, label: str):
         self.network, self.data, self.targets, self.config = network, data, targets, config
         self.state, self.seed, self.identity, self.work = state, seed, identity, work
         self.device, self.label = device, label
         self.dtype = choose_precision(state.precision, device).dtype  # type: ignore[arg-type]
         self.optimizer = MasterOptimizer(network, config, self.dtype)
-        self.batch = min(config.batch, len(data.train))
-        # a last, smaller batch is left out: every epoch leaves out others
-        self.epoch_updates = len(data.train) // self.batch
+        self.sampler = sampler_for(network, data, config.batch, config.chunk, self.dtype, seed)
+        self.batch, self.epoch_updates = self.sampler.frames, self.sampler.epoch_updates
         self.total = config.max_updates or config.epochs * self.epoch_updates
         self.evaluate_updates = config.evaluate_updates or self.epoch_updates
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-        self.order = torch.empty(0, dtype=torch.int64)
-        self.order_epoch = -1
+        self.semi_orthogonal = list(network.semi_orthogonal())
         self.dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in network.modules())
         self.accuracy = math.nan  # of the last batch looked at
         self.loss = math.nan
@@ -100,28 +101,21 @@ class TrainingRun:
 
     def _update(self) -> None:
         state = self.state
-        frames = self._frames(state.update)  # (batch,)
+        batch = self.sampler.batch(state.update)
         if self.dropout:
             torch.manual_seed(int(np.random.SeedSequence((self.seed, 1, state.update)).generate_state(1)[0]))
-        windows = self.data.windows(frames, self.network.left, self.network.right, self.dtype)
-        logits = self.network(windows)  # (batch, pdfs)
-        loss = self.targets.loss(logits, frames)
+        logits = self.network(batch.windows, batch.rows)  # (frames, pdfs)
+        loss = self.targets.loss(logits, batch.frames)
         loss.backward()
         self.optimizer.step(self._rate())
+        if self.semi_orthogonal and state.update % CONSTRAINT_UPDATES == 0:
+            self.optimizer.constrain(self.semi_orthogonal, semi_orthogonalise)
         self.loss_sum += loss.detach()
         state.update += 1
         state.loss_updates += 1
         if state.update % LOOK_UPDATES == 0 or state.update == 1:
             self.loss = float(loss.detach())
-            self.accuracy = float((logits.argmax(1) == self.data.pdf_ids[frames]).float().mean())
-
-    def _frames(self, update: int) -> torch.Tensor:
-        """Frames of one update: the epoch's own shuffle, a function of (seed, epoch), so that any run can join in."""
-        epoch, position = divmod(update, self.epoch_updates)
-        if epoch != self.order_epoch:
-            shuffle = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.data.train))
-            self.order, self.order_epoch = self.data.train[torch.from_numpy(shuffle)].to(self.device), epoch
-        return self.order[position * self.batch:(position + 1) * self.batch]
+            self.accuracy = float((logits.argmax(1) == self.data.pdf_ids[batch.frames]).float().mean())
 
     def _rate(self) -> float:
         return learning_rate(self.config, self.state.update, self.total, self.state.newbob_scale)
@@ -172,10 +166,9 @@ class TrainingRun:
         self.network.eval()
         correct = torch.zeros((), dtype=torch.float64, device=self.device)
         nats = torch.zeros_like(correct)
-        for frames in self.data.heldout.to(self.device).split(EVALUATION_BATCH):
-            windows = self.data.windows(frames, self.network.left, self.network.right, self.dtype)
-            logits = self.network(windows).float()
-            pdf_ids = self.data.pdf_ids[frames]
+        for batch in self.sampler.heldout():
+            logits = self.network(batch.windows, batch.rows).float()
+            pdf_ids = self.data.pdf_ids[batch.frames]
             correct += (logits.argmax(1) == pdf_ids).sum()
             nats += nn.functional.cross_entropy(logits, pdf_ids, reduction="sum")
         self.network.train()

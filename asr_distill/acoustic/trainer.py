@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from asr_distill.acoustic.base import Network
 from asr_distill.acoustic.checkpoint import TrainerState, load_state, read_tensors
 from asr_distill.acoustic.config import TrainerConfig
 from asr_distill.acoustic.data import TrainingData
-from asr_distill.acoustic.feed_forward import FeedForward
 from asr_distill.acoustic.precision import choose_precision
 from asr_distill.acoustic.run import TrainingRun
 from asr_distill.acoustic.targets import Targets
@@ -35,7 +35,7 @@ NOT_IDENTITY = ("checkpoint_seconds", "checkpoint_updates", "tensorboard", "prec
 class TrainResult:
     """The network with its best weights (float32, evaluation mode, on the device) and how it came about."""
 
-    network: FeedForward
+    network: Network
     updates: int
     best_update: int
     accuracy: float  # held-out frame accuracy of the best weights, 0 to 1; nan without held-out frames
@@ -47,7 +47,7 @@ class TrainResult:
     history: list[dict[str, Any]]
 
 
-def train(network: FeedForward, data: TrainingData, targets: Targets, config: TrainerConfig, *, seed: int, work: Path,
+def train(network: Network, data: TrainingData, targets: Targets, config: TrainerConfig, *, seed: int, work: Path,
           device: torch.device, label: str = "training") -> TrainResult:
     """Train `network` (in place) and return it with the weights of its best held-out evaluation.
 
@@ -74,7 +74,7 @@ def train(network: FeedForward, data: TrainingData, targets: Targets, config: Tr
     return _result(network, state, run, work, device)
 
 
-def _result(network: FeedForward, state: TrainerState, run: TrainingRun, work: Path,
+def _result(network: Network, state: TrainerState, run: TrainingRun, work: Path,
             device: torch.device) -> TrainResult:
     tensors, facts = read_tensors(work / "best.safetensors", device)
     for name, parameter in network.named_parameters():

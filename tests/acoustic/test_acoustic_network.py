@@ -35,7 +35,7 @@ def test_long_utterances_are_spliced_in_blocks(monkeypatch: pytest.MonkeyPatch) 
     network = build_network(SMALL, 5, 7)
     frames = torch.randn(50, 5)
     whole = network.forward_utterance(frames)
-    monkeypatch.setattr("asr_distill.acoustic.feed_forward.UTTERANCE_BLOCK", 8)
+    monkeypatch.setattr("asr_distill.acoustic.base.UTTERANCE_BLOCK", 8)
     torch.testing.assert_close(network.forward_utterance(frames), whole, rtol=0, atol=1e-6)
 
 
