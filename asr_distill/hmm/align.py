@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,9 @@ class Alignment:
 
 
 def align_store(emission: EmissionModel, store: FrameStore, hmm: HmmModel, lang: Lang, config: AlignConfig,
-                device: torch.device, label: str = "align") -> Alignment:
-    """Align every utterance of a frame store with its transcript.
+                device: torch.device, label: str = "align", *,
+                transcripts: Mapping[str, Sequence[str]] | None = None) -> Alignment:
+    """Align every utterance of a frame store with its transcript (or its words in `transcripts`, by utterance id).
 
     Figures: log_likelihood_per_frame (of the aligned pdfs), share_aligned (of frames), silence_share (of the
     aligned frames), failed (ids of utterances with too few frames for their words; also logged).
@@ -84,7 +85,8 @@ def align_store(emission: EmissionModel, store: FrameStore, hmm: HmmModel, lang:
     with Progress(label, store.num_frames, "frames") as progress:
         for begin in range(0, len(longest_first), _BLOCK):
             block = longest_first[begin : begin + _BLOCK]
-            graphs = [compiler.compile(store.utterances[i].words) for i in block]
+            graphs = [compiler.compile(transcripts[store.utterances[i].id] if transcripts is not None
+                                       else store.utterances[i].words) for i in block]
 
             def score(at: int, pdfs: np.ndarray, block: list[int] = block) -> torch.Tensor:
                 return log_likelihoods_of(emission, store.features(block[at], device), pdfs)

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from asr_distill.errors import UserError
 from asr_distill.files import atomic_path
+from asr_distill.hmm.align import Alignment
 from asr_distill.hmm.gmm import Mixtures
 
 log = logging.getLogger("asr_distill")
@@ -21,20 +22,31 @@ log = logging.getLogger("asr_distill")
 
 @dataclass(frozen=True)
 class TrainingState:
-    """After `iteration`: the mixtures, and the alignment that they were estimated on."""
+    """After `iteration`: the mixtures, the alignment that they were estimated on, and the features' transforms."""
 
     iteration: int
     mixtures: Mixtures
-    paths: np.ndarray  # int64 (frames,): state in the graphs laid end to end
+    labels: Alignment  # of the training set
     log_likelihoods: list[float]  # a frame, of each iteration's alignment under the mixtures before it
+    transform: np.ndarray | None = None  # float64 (D, D): MLLT
+    speakers: np.ndarray | None = None  # float64 (speakers, D, D + 1): fMLLR
+
+
+_LABELS = ("pdf_ids", "phone_ids", "states")
+_TRANSFORMS = ("transform", "speakers")
 
 
 def save_state(directory: Path, digest: str, state: TrainingState) -> None:
     """Replace the state that is there. `digest` stands for the settings and data."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in state.mixtures.tensors().items()}
-    facts = {"digest": digest, "iteration": state.iteration, "log_likelihoods": state.log_likelihoods}
+    arrays = {name: getattr(state.labels, name) for name in _LABELS}
+    arrays |= {name: getattr(state, name) for name in _TRANSFORMS if getattr(state, name) is not None}
+    facts = {"digest": digest, "iteration": state.iteration, "log_likelihoods": state.log_likelihoods,
+             "utterances": len(state.labels.aligned)}
+    directory.mkdir(parents=True, exist_ok=True)
     with atomic_path(directory / "state.safetensors") as temporary:
-        save_file({**tensors, "paths": torch.from_numpy(state.paths)}, temporary, {"facts": json.dumps(facts)})
+        save_file({**tensors, **{name: torch.from_numpy(array) for name, array in arrays.items()}}, temporary,
+                  {"facts": json.dumps(facts)})
 
 
 def load_state(directory: Path, digest: str, device: torch.device) -> TrainingState | None:
@@ -49,7 +61,10 @@ def load_state(directory: Path, digest: str, device: torch.device) -> TrainingSt
         if facts["digest"] != digest:
             log.info("%s belongs to other settings or data: training begins anew", path)
             return None
-        return TrainingState(facts["iteration"], Mixtures.from_tensors(tensors, device),
-                             tensors["paths"].numpy(), facts["log_likelihoods"])
+        mixtures = Mixtures.from_tensors(tensors, device)
+        pdf_ids, phone_ids, states = (tensors[name].numpy() for name in _LABELS)
+        labels = Alignment(pdf_ids, phone_ids, states, np.ones(facts["utterances"], bool), mixtures.num_pdfs)
+        transforms = {name: tensors[name].numpy() for name in _TRANSFORMS if name in tensors}
+        return TrainingState(facts["iteration"], mixtures, labels, facts["log_likelihoods"], **transforms)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error!r}); delete it to begin anew") from None

@@ -72,8 +72,11 @@ def accumulate(mixtures: Mixtures, features: torch.Tensor, pdfs: torch.Tensor, *
     return GmmStats(occupancies, moments[:, :dimension], moments[:, dimension:], float(total), len(features))
 
 
-def update(mixtures: Mixtures, stats: GmmStats, config: UpdateConfig) -> Mixtures:
-    """Maximum likelihood estimate; components with too few frames go, the last one of a pdf stays as it was."""
+def update(mixtures: Mixtures, stats: GmmStats, config: UpdateConfig, *, keep_all: bool = False) -> Mixtures:
+    """Maximum likelihood estimate; components with too few frames go, the last one of a pdf stays as it was.
+
+    With `keep_all` none goes: all with too few frames keep mean and variance.
+    """
     occupancies = stats.occupancies.cpu().numpy()
     keep = np.zeros(len(occupancies), bool)
     weights = np.ones(len(occupancies))
@@ -81,7 +84,9 @@ def update(mixtures: Mixtures, stats: GmmStats, config: UpdateConfig) -> Mixture
         mine = occupancies[begin:end]
         shares = mine / mine.sum() if mine.sum() > 0 else np.full(end - begin, 1 / (end - begin))
         good = (mine > config.min_occupancy) & (shares > config.min_weight)
-        if not good.any():
+        if keep_all:
+            good[:], shares = True, np.maximum(shares, 1e-8)  # a weight of 0 has no logarithm
+        elif not good.any():
             good[np.argmax(mine)] = True
         keep[begin:end] = good
         weights[begin:end][good] = shares[good] / shares[good].sum()

@@ -14,9 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from asr_distill.errors import UserError
-from asr_distill.features.cmvn import Cmvn, CmvnStats, UtteranceFeatures
+from asr_distill.features.cmvn import UtteranceFeatures
 from asr_distill.files import atomic_path
-from asr_distill.hmm.frontend import Frontend, FrontendConfig
+from asr_distill.hmm.frontend import AdaptedFrontend, Frontend, frontend_from
 
 _SCORE_CHUNK = {"cpu": 256, "cuda": 65536}  # frames scored at once: on a CPU they stay in cache
 
@@ -115,7 +115,7 @@ class Mixtures:
 class DiagGmm:
     """Mixtures with the front end that they were trained on (an EmissionModel)."""
 
-    def __init__(self, mixtures: Mixtures, frontend: Frontend):
+    def __init__(self, mixtures: Mixtures, frontend: Frontend | AdaptedFrontend):
         self.mixtures, self.frontend = mixtures, frontend
 
     @property
@@ -123,28 +123,30 @@ class DiagGmm:
         return self.mixtures.num_pdfs
 
     @property
-    def num_gaussians(self) -> int:
-        return len(self.mixtures.weights)
+    def parameters(self) -> int:
+        """Trained numbers: weights, means, variances, and the projection's."""
+        return sum(tensor.numel() for tensor in (
+            self.mixtures.weights, self.mixtures.means, self.mixtures.variances, *self.frontend.tensors().values()))
+
+    def features(self, utterance: UtteranceFeatures) -> torch.Tensor:
+        """What the mixtures hear: (frames, D) on their device."""
+        return self.frontend(utterance.to(self.mixtures.device))
 
     def log_likelihoods(self, utterance: UtteranceFeatures) -> torch.Tensor:
         """log p(x_t | pdf), float32 (frames, pdfs)."""
-        return self.mixtures.score(self.frontend(utterance.to(self.mixtures.device)))
+        return self.mixtures.score(self.features(utterance))
 
     def log_likelihoods_of(self, utterance: UtteranceFeatures, pdfs: np.ndarray) -> torch.Tensor:
         """Of the given pdfs, float32 (frames, len(pdfs))."""
-        return self.mixtures.score(self.frontend(utterance.to(self.mixtures.device)), pdfs)
+        return self.mixtures.score(self.features(utterance), pdfs)
 
     def save(self, directory: Path) -> None:
-        """Write gmm.safetensors; its settings are in the file's header."""
-        cmvn, config = self.frontend.cmvn, self.frontend.config
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.mixtures.tensors().items()}
-        tensors["cmvn_total"] = torch.from_numpy(cmvn.train.total)
-        tensors["cmvn_squares"] = torch.from_numpy(cmvn.train.squares)
-        settings = {"cepstra": config.cepstra, "delta_window": config.delta_window, "cmvn": cmvn.kind,
-                    "cmvn_count": cmvn.train.count, "cmvn_window": cmvn.window,
-                    "cmvn_prior_frames": cmvn.prior_frames}
+        """Write gmm.safetensors; the front end's settings are in the file's header."""
+        tensors = {**self.mixtures.tensors(), **self.frontend.tensors()}
+        directory.mkdir(parents=True, exist_ok=True)
         with atomic_path(directory / "gmm.safetensors") as temporary:
-            save_file(tensors, temporary, {"settings": json.dumps(settings)})
+            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary,
+                      {"frontend": json.dumps(self.frontend.settings())})
 
     @classmethod
     def load(cls, directory: Path, device: torch.device) -> DiagGmm:
@@ -154,12 +156,8 @@ class DiagGmm:
             raise UserError(f"{path}: no such file")
         try:
             with safe_open(path, "pt") as file:
-                settings = json.loads(file.metadata()["settings"])
+                settings = json.loads(file.metadata()["frontend"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
-            train = CmvnStats(settings["cmvn_count"], tensors["cmvn_total"].numpy(),
-                              tensors["cmvn_squares"].numpy())
-            cmvn = Cmvn(settings["cmvn"], train, settings["cmvn_window"], settings["cmvn_prior_frames"])
-            frontend = Frontend(FrontendConfig(settings["cepstra"], settings["delta_window"]), cmvn)
-            return cls(Mixtures.from_tensors(tensors, device), frontend)
+            return cls(Mixtures.from_tensors(tensors, device), frontend_from(settings, tensors))
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: not a GMM of this program ({error!r}); make it again") from None

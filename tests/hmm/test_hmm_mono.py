@@ -13,7 +13,7 @@ import torch
 from hmm_toys import ToyStore, toy_lang
 
 from asr_distill.errors import UserError
-from asr_distill.hmm import mono
+from asr_distill.hmm import training
 from asr_distill.hmm.align import AlignConfig, Alignment, align_store
 from asr_distill.hmm.flat_start import equal_alignment
 from asr_distill.hmm.graph import GraphCompiler
@@ -110,19 +110,19 @@ def test_self_loops_learn_durations(trained: Any) -> None:
 def test_training_goes_on_after_a_kill_to_the_same_result(trained: Any, survived: int, tmp_path: Path,
                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     store, _, hmm, gmm, figures = trained
-    saved = mono.save_state
+    saved = training.save_state
 
     def killed(directory: Path, digest: str, state: Any) -> None:
         if state.iteration > survived:
             raise KeyboardInterrupt
         saved(directory, digest, state)
 
-    monkeypatch.setattr(mono, "save_state", killed)
+    monkeypatch.setattr(training, "save_state", killed)
     with pytest.raises(KeyboardInterrupt):
         train_mono(store, LANG, CONFIG, tmp_path, CPU)
-    monkeypatch.setattr(mono, "save_state", saved)
+    monkeypatch.setattr(training, "save_state", saved)
     started = []
-    monkeypatch.setattr(mono, "accumulate", lambda *a, real=mono.accumulate: (started.append(1), real(*a))[1])
+    monkeypatch.setattr(training, "accumulate", lambda *a, real=training.accumulate: (started.append(1), real(*a))[1])
     hmm_again, gmm_again, figures_again = train_mono(store, LANG, CONFIG, tmp_path, CPU)
     assert len(started) == CONFIG.iterations - 1 - survived
     assert hmm_again == hmm
@@ -137,7 +137,7 @@ def test_a_state_of_other_settings_is_not_taken_up_and_a_damaged_one_is_named(
     short = dataclasses.replace(CONFIG, iterations=2)
     train_mono(store, LANG, short, tmp_path, CPU)
     calls = []
-    monkeypatch.setattr(mono, "accumulate", lambda *a, real=mono.accumulate: (calls.append(1), real(*a))[1])
+    monkeypatch.setattr(training, "accumulate", lambda *a, real=training.accumulate: (calls.append(1), real(*a))[1])
     train_mono(store, LANG, short, tmp_path, CPU)
     assert not calls
     train_mono(store, LANG, dataclasses.replace(short, seed=1), tmp_path, CPU)
