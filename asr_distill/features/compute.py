@@ -23,6 +23,7 @@ from asr_distill.errors import UserError
 from asr_distill.executor import available_cpus
 from asr_distill.features.cmvn import CmvnStats
 from asr_distill.features.fbank import Fbank, FbankConfig
+from asr_distill.features.speed import SpeedPerturbation, check_speeds
 from asr_distill.features.store import FRAMES, HEAD, FrameStore, Utterance, pack_stats, write_store_index
 from asr_distill.features.waveform import Clip, clip_of, read_samples
 from asr_distill.files import read_array, read_json, write_array
@@ -46,21 +47,42 @@ class _Part:
         return sum(clip.seconds for clip in self.clips)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Extractor:
+    """Frames of clips at their speeds."""
+
+    fbank: Fbank
+    perturbations: dict[float, SpeedPerturbation]
+
+    def __call__(self, batch: Sequence[Clip]) -> list[torch.Tensor]:
+        waveforms = [torch.from_numpy(read_samples(clip)) for clip in batch]
+        for factor, perturbation in self.perturbations.items():
+            mine = [i for i, clip in enumerate(batch) if clip.speed == factor]
+            for i, changed in zip(mine, perturbation([waveforms[i] for i in mine]) if mine else [], strict=True):
+                waveforms[i] = changed
+        return self.fbank(waveforms)
+
+
 def compute_store(cuts: lhotse.CutSet, out: Path, config: FbankConfig, device: torch.device, *,
-                  batch_seconds: float = 600.0, workers: int = 0, label: str) -> dict[str, Any]:
+                  speeds: tuple[float, ...] = (1.0,), batch_seconds: float = 600.0, workers: int = 0,
+                  label: str) -> dict[str, Any]:
     """Write the frame store of `cuts` to the directory `out`; returns its figures.
 
+    speeds: factors of speed perturbation. All cuts once for each, first as they are where 1.0 is among them; those
+    at another speed are utterances sp0.9-ID of speakers sp0.9-SPEAKER. Figures count all of them.
     batch_seconds: audio in one call of the features; workers: threads that read and compute (0: one a core).
     Neither changes a byte of the result. If the same cuts were begun before and the process was killed, finished
-    parts are kept. Raises UserError where an audio file is unusable or the disk is full.
+    parts are kept. Raises UserError where an audio file is unusable, a speed out of range, or the disk full.
     """
     start = time.monotonic()
-    clips = [clip_of(cut, config.sample_rate) for cut in cuts]
+    check_speeds(speeds)
+    plain = [clip_of(cut, config.sample_rate) for cut in cuts]
+    clips = [clip.at_speed(factor) for factor in sorted(speeds, key=lambda factor: factor != 1) for clip in plain]
     if not clips:
         raise UserError(f"{label}: no utterances to compute features of; prepare the corpus again")
     _check_ids(clips)
     digest = _digest(clips, config, device)
-    counts = [config.num_frames(clip.num_samples) for clip in clips]
+    counts = [config.num_frames(clip.played_samples) for clip in clips]
     if not sum(counts):
         raise UserError(f"{label}: every utterance is shorter than one frame; check the corpus's segments")
     kept = len(clips)
@@ -82,7 +104,9 @@ def _build(clips: Sequence[Clip], counts: Sequence[int], out: Path, digest: str,
     _check_space(out, sum(sum(part.counts) for part in todo) * config.num_mel_bins * 2)
     seconds = sum(clip.seconds for clip in clips)
     progress = Progress(label, seconds, "s of audio", done=seconds - sum(part.seconds for part in todo))
-    _compute_parts(todo, out, marks, Fbank(config, device), batch_seconds, workers, progress)
+    extractor = _Extractor(Fbank(config, device), {factor: SpeedPerturbation(factor, device) for factor
+                                                   in sorted({clip.speed for clip in clips}) if factor != 1})
+    _compute_parts(todo, out, marks, extractor, batch_seconds, workers, progress)
     stats = np.concatenate([read_array(_mark(marks, part)) for part in parts])
     utterances = [Utterance(clip.id, clip.speaker, tuple(clip.text.split()), clip.seconds) for clip in clips]
     write_store_index(out, utterances, counts, stats, {"config": to_dict(config), "digest": digest})
@@ -90,10 +114,10 @@ def _build(clips: Sequence[Clip], counts: Sequence[int], out: Path, digest: str,
     return len(clips) - sum(len(part.clips) for part in todo)
 
 
-def _compute_parts(parts: Sequence[_Part], out: Path, marks: Path, fbank: Fbank, batch_seconds: float, workers: int,
-                   progress: Progress) -> None:
-    with progress, _one_torch_thread(fbank.device), ThreadPoolExecutor(workers) as pool:
-        jobs = {pool.submit(_compute_part, part, out, marks, fbank, batch_seconds): part for part in parts}
+def _compute_parts(parts: Sequence[_Part], out: Path, marks: Path, extractor: _Extractor, batch_seconds: float,
+                   workers: int, progress: Progress) -> None:
+    with progress, _one_torch_thread(extractor.fbank.device), ThreadPoolExecutor(workers) as pool:
+        jobs = {pool.submit(_compute_part, part, out, marks, extractor, batch_seconds): part for part in parts}
         try:
             for job in as_completed(jobs):
                 job.result()
@@ -102,12 +126,11 @@ def _compute_parts(parts: Sequence[_Part], out: Path, marks: Path, fbank: Fbank,
             pool.shutdown(cancel_futures=True)  # parts that run now are finished and kept
 
 
-def _compute_part(part: _Part, out: Path, marks: Path, fbank: Fbank, batch_seconds: float) -> None:
+def _compute_part(part: _Part, out: Path, marks: Path, extractor: _Extractor, batch_seconds: float) -> None:
     """Write the part's rows, then its mark: the utterances' statistics, float64 (utterances, 1 + 2 * coefficients)."""
     blocks, stats = [], []
     for batch in _batches(part.clips, batch_seconds):
-        frames = fbank([torch.from_numpy(read_samples(clip)) for clip in batch])
-        for clip, utterance in zip(batch, frames, strict=True):
+        for clip, utterance in zip(batch, extractor(batch), strict=True):
             rows = utterance.to(torch.float16).cpu()  # (frames, coefficients)
             exact = rows.double()
             squares = exact.square().sum(0)
@@ -116,7 +139,7 @@ def _compute_part(part: _Part, out: Path, marks: Path, fbank: Fbank, batch_secon
             blocks.append(rows.numpy())
             stats.append(pack_stats(CmvnStats(float(len(rows)), exact.sum(0).numpy(), squares.numpy())))
     with open(out / FRAMES, "r+b") as file:
-        row_bytes = fbank.config.num_mel_bins * 2
+        row_bytes = extractor.fbank.config.num_mel_bins * 2
         file.seek(_header_bytes(file) + part.first_row * row_bytes)
         file.write(np.concatenate(blocks).data)
     write_array(_mark(marks, part), np.stack(stats))
@@ -204,6 +227,8 @@ def _digest(clips: Sequence[Clip], config: FbankConfig, device: torch.device) ->
     digest = hashlib.sha256(json.dumps([to_dict(config), device.type]).encode())
     for clip in clips:
         digest.update(repr(dataclasses.replace(clip, cut=None)).encode())
+        if clip.speed != 1:
+            digest.update(repr(float(clip.speed)).encode())
         if clip.cut is not None:
             digest.update(json.dumps(clip.cut.to_dict(), sort_keys=True, default=str).encode())
     return digest.hexdigest()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import lhotse
@@ -10,6 +11,7 @@ import numpy as np
 import soundfile
 
 from asr_distill.errors import UserError
+from asr_distill.features.speed import perturbed_name, perturbed_samples
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,22 @@ class Clip:
     num_samples: int
     recording_samples: int
     cut: lhotse.MonoCut | None = None
+    speed: float = field(default=1.0, repr=False)  # factor of the perturbation that follows the reading
+
+    @property
+    def played_samples(self) -> int:
+        """Length at the clip's speed."""
+        return self.num_samples if self.speed == 1 else perturbed_samples(self.num_samples, self.speed)
 
     @property
     def seconds(self) -> float:
-        return self.num_samples / self.sample_rate
+        """Duration at the clip's speed."""
+        return self.played_samples / self.sample_rate
+
+    def at_speed(self, factor: float) -> Clip:
+        """The same samples as another utterance of another speaker (another voice, with its own statistics)."""
+        return dataclasses.replace(self, id=perturbed_name(self.id, factor),
+                                   speaker=perturbed_name(self.speaker, factor), speed=factor)
 
 
 def clip_of(cut: lhotse.MonoCut, sample_rate: int) -> Clip:
@@ -52,8 +66,8 @@ def clip_of(cut: lhotse.MonoCut, sample_rate: int) -> Clip:
 
 
 def read_samples(clip: Clip) -> np.ndarray:
-    """float32 (num_samples,) in [-1, 1]. Raises UserError, naming the file, where it is missing, truncated,
-    damaged, or not the one that the manifest was made from."""
+    """float32 (num_samples,) in [-1, 1], at the recording's own speed. Raises UserError, naming the file, where it is
+    missing, truncated, damaged, or not the one that the manifest was made from."""
     mend = "copy it again, then run the same command"
     if clip.cut is not None:
         samples = np.asarray(clip.cut.load_audio(), np.float32)[0]

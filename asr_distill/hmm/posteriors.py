@@ -14,7 +14,7 @@ import torch
 from asr_distill.hmm.gmm import Mixtures
 
 _TILE = 32  # frames
-_BATCH_FRAMES = {"cpu": 4096, "cuda": 1 << 18}  # of the tiles in one product: on a CPU they stay in cache
+_BATCH_FRAMES = {"cpu": 8192, "cuda": 1 << 18}  # of the tiles in one product: on a CPU they stay in cache
 _SQUARES_FRAMES = {"cpu": 512, "cuda": 8192}  # of one float32 sum of weighted squares
 
 

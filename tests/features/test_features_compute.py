@@ -35,12 +35,13 @@ read, count = compute.read_samples, 0
 def read_then_die(clip):
     global count
     count += 1
-    if count == 14:
+    if count == 14 * len(speeds):
         os.kill(os.getpid(), signal.SIGKILL)
     return read(clip)
 compute.read_samples = read_then_die
 cuts = lhotse.load_manifest(sys.argv[1])
-compute.compute_store(cuts, Path(sys.argv[2]), FbankConfig(), torch.device("cpu"), workers=1, label="x")
+speeds = tuple(map(float, sys.argv[3:]))
+compute.compute_store(cuts, Path(sys.argv[2]), FbankConfig(), torch.device("cpu"), speeds=speeds, workers=1, label="x")
 """
 
 
@@ -101,25 +102,28 @@ def test_store_holds_the_frames_of_every_file(cuts: lhotse.CutSet, audio: Path, 
     np.testing.assert_allclose(store.total_stats.mean, store.frames.astype(np.float64).mean(0), rtol=1e-9)
 
 
-def test_same_bytes_whatever_workers_and_batches(cuts: lhotse.CutSet, tmp_path: Path) -> None:
-    build(cuts, tmp_path / "a", workers=1)
-    build(cuts, tmp_path / "b", workers=3, batch_seconds=2.0)
+@pytest.mark.parametrize("speeds", [(1.0,), (1.0, 0.9)])
+def test_same_bytes_whatever_workers_and_batches(cuts: lhotse.CutSet, tmp_path: Path,
+                                                 speeds: tuple[float, ...]) -> None:
+    build(cuts, tmp_path / "a", speeds=speeds, workers=1)
+    build(cuts, tmp_path / "b", speeds=speeds, workers=3, batch_seconds=2.0)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert torch.get_num_threads() == 1
 
 
-def test_killed_then_resumed(cuts: lhotse.CutSet, tmp_path: Path) -> None:
+@pytest.mark.parametrize("speeds", [(1.0,), (0.9, 1.0, 1.1)])
+def test_killed_then_resumed(cuts: lhotse.CutSet, tmp_path: Path, speeds: tuple[float, ...]) -> None:
     cuts.to_file(tmp_path / "cuts.jsonl.gz")
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "cuts.jsonl.gz"), str(tmp_path / "b")]
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "cuts.jsonl.gz"), str(tmp_path / "b"), *map(str, speeds)]
     root = Path(compute.__file__).resolve().parents[2]
     assert subprocess.run(command, env={**os.environ, "PYTHONPATH": str(root)}).returncode == -9
     with pytest.raises(UserError, match="no finished frame store"):
         FrameStore(tmp_path / "b")
-    build(cuts, tmp_path / "a")
-    figures = build(cuts, tmp_path / "b")
-    assert 5 < figures["kept_utterances"] < 14
+    build(cuts, tmp_path / "a", speeds=speeds)
+    figures = build(cuts, tmp_path / "b", speeds=speeds)
+    assert 5 * len(speeds) < figures["kept_utterances"] < 14 * len(speeds)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    assert build(cuts, tmp_path / "b")["kept_utterances"] == 24  # finished: nothing to do
+    assert build(cuts, tmp_path / "b", speeds=speeds)["kept_utterances"] == 24 * len(speeds)  # finished: nothing to do
 
 
 @pytest.mark.parametrize("what", ["utterances", "settings"])
