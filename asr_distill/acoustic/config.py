@@ -14,6 +14,8 @@ PrecisionName = Literal["auto", "bfloat16", "float32"]
 KIND_SETTINGS = {
     "feed_forward": {"left", "right"},
     "tdnn": {"stride", "splices", "skip", "final", "bottleneck"},
+    "conv_tdnn": {"stride", "splices", "skip", "final", "bottleneck", "channels"},
+    "attention": {"stride", "splices", "skip", "final", "heads", "reach"},
 }
 
 
@@ -21,11 +23,12 @@ KIND_SETTINGS = {
 class NetworkConfig:
     """Shape of a frame classifier. The paper's: 8 layers x 2560 ReLU over 20 + 1 + 5 frames.
 
-    feed_forward splices left + 1 + right frames; the other kinds' context follows from their layers. tdnn: a front over
-    a few frames, `layers` time-delay layers, a head of `final` units a frame, and the output.
+    feed_forward splices left + 1 + right frames; the other kinds' context follows from their layers.
+    tdnn: a front over a few frames, `layers` time-delay layers, a head of `final` units a frame, and the output.
+    conv_tdnn: the same behind 2-D convolutions. attention: the same with self-attention before each layer.
     """
 
-    kind: Literal["feed_forward", "tdnn"] = "feed_forward"
+    kind: Literal["feed_forward", "tdnn", "conv_tdnn", "attention"] = "feed_forward"
     layers: int = 8  # hidden layers
     width: int = 2560  # units per hidden layer
     left: int = 20  # frames of context before the classified one
@@ -37,6 +40,9 @@ class NetworkConfig:
     skip: float = 0.0  # so much of its input is added to a layer's output
     final: int = 256  # units per frame before the output layer
     bottleneck: int = 0  # > 0: layers in two factors, the first kept semi-orthogonal (TDNN-F)
+    channels: tuple[int, ...] = (32, 64, 64)  # of the convolutions; all but the first halve the mel axis
+    heads: int = 8  # attention; they share the width
+    reach: int = 4  # strides that a step attends to, before and after
 
     def __post_init__(self) -> None:
         if self.layers < 0 or self.width < 1:
@@ -46,7 +52,7 @@ class NetworkConfig:
         for name in ("dropout", "skip"):
             if not 0 <= getattr(self, name) < 1 + (name == "skip"):
                 raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")
-        for name, least in (("stride", 1), ("final", 1), ("bottleneck", 0)):
+        for name, least in (("stride", 1), ("final", 1), ("bottleneck", 0), ("heads", 1), ("reach", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be >= {least}, not {getattr(self, name)}")
         if self.splices and len(self.splices) != self.layers:
@@ -56,6 +62,10 @@ class NetworkConfig:
                 raise ValueError(f"splices must be rising offsets with 0 among them, not {list(offsets)}")
         if self.bottleneck >= self.width:
             raise ValueError(f"bottleneck must be below width ({self.width}), not {self.bottleneck}")
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError(f"channels must be one number >= 1 for each convolution, not {list(self.channels)}")
+        if self.kind == "attention" and self.width % self.heads:
+            raise ValueError(f"width ({self.width}) must be a multiple of heads ({self.heads})")
         strange = set().union(*KIND_SETTINGS.values()) - KIND_SETTINGS[self.kind]
         for entry in fields(self):
             if entry.name in strange and getattr(self, entry.name) != entry.default:
@@ -86,6 +96,21 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class AugmentConfig:
+    """SpecAugment: in each sample (a window or a chunk with its context) so many masks of 0 to so many places."""
+
+    time_masks: int = 0
+    time_width: int = 10  # frames
+    mel_masks: int = 0  # log-mel features only
+    mel_width: int = 8  # mel bands
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            if getattr(self, entry.name) < 0:
+                raise ValueError(f"{entry.name} must be >= 0, not {getattr(self, entry.name)}")
+
+
+@dataclass(frozen=True)
 class TrainerConfig:
     """One run of the trainer; teachers, baseline and student differ in nothing here but by wish.
 
@@ -106,6 +131,8 @@ class TrainerConfig:
     gradient_clip: float = 5.0  # greatest global norm; 0 = off
     batch: int = 2048  # frames per update
     chunk: int = 1  # contiguous frames that one sample is made of; a multiple of the network's stride
+    augment: AugmentConfig = AugmentConfig()
+    average: int = 0  # > 0: the result is an exponential average of the weights over so many updates
     epochs: int = 10
     max_updates: int = 0  # > 0: exactly so many updates in place of epochs
     evaluate_updates: int = 0  # held-out evaluation every so many updates; 0 = every epoch
@@ -120,7 +147,7 @@ class TrainerConfig:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, not {getattr(self, name)}")
         for name in ("weight_decay", "warmup_updates", "gradient_clip", "max_updates", "evaluate_updates",
-                     "patience", "checkpoint_updates", "newbob_gain"):
+                     "patience", "checkpoint_updates", "average", "newbob_gain"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, not {getattr(self, name)}")
         for name in ("momentum", "beta2"):

@@ -5,24 +5,28 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from asr_distill.acoustic.config import NetworkConfig, TrainerConfig
 from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.model import AcousticModel, log_priors_of
 from asr_distill.acoustic.network import build_network, num_parameters
+from asr_distill.acoustic.priors import mean_posteriors
 from asr_distill.acoustic.targets import Targets
 from asr_distill.acoustic.trainer import train
 from asr_distill.features.cmvn import Cmvn
 from asr_distill.files import read_json, write_json
 
+Priors = Literal["alignment", "posterior"]
+
 
 def fit(data: TrainingData, targets: Targets, cmvn: Cmvn, network: NetworkConfig, trainer: TrainerConfig, *,
-        seed: int, out: Path, label: str) -> dict[str, Any]:
+        seed: int, out: Path, label: str, priors: Priors = "alignment") -> dict[str, Any]:
     """Train one network and save it, with its CMVN and priors, as an AcousticModel in `out`; returns figures.
 
     A model that is complete in `out` is not trained again; one that was interrupted goes on from its checkpoint.
-    `cmvn` must be what `data` was normalised with. Raises UserError as `train` does.
+    `cmvn` must be what `data` was normalised with. `priors`: of the aligned pdf-ids, or the network's own mean
+    posteriors over a sample of the frames trained on. Raises UserError as `train` does.
     """
     record = out / "training.json"
     if record.is_file():
@@ -31,7 +35,9 @@ def fit(data: TrainingData, targets: Targets, cmvn: Cmvn, network: NetworkConfig
     work.mkdir(parents=True, exist_ok=True)
     built = build_network(network, data.num_coefficients, data.num_pdfs, seed=seed)
     result = train(built, data, targets, trainer, seed=seed, work=work, device=data.device, label=label)
-    AcousticModel(result.network, cmvn, log_priors_of(data.pdf_frequencies()).to(data.device), network).save(out)
+    frequencies = (data.pdf_frequencies() if priors == "alignment" else
+                   mean_posteriors(result.network, data, trainer.chunk, seed=seed))
+    AcousticModel(result.network, cmvn, log_priors_of(frequencies).to(data.device), network).save(out)
     figures = {field.name: _number(getattr(result, field.name)) for field in dataclasses.fields(result)
                if field.name != "network"} | {"seed": seed, "parameters": num_parameters(result.network)}
     write_json(record, figures)

@@ -7,12 +7,15 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from asr_distill.acoustic.attention import AttentionNetwork
 from asr_distill.acoustic.base import Network
 from asr_distill.acoustic.config import NetworkConfig
+from asr_distill.acoustic.conv_tdnn import ConvTdnn
 from asr_distill.acoustic.feed_forward import FeedForward
 from asr_distill.acoustic.tdnn import Tdnn
 
-KINDS: dict[str, Callable[[NetworkConfig, int, int], Network]] = {"feed_forward": FeedForward, "tdnn": Tdnn}
+KINDS: dict[str, Callable[[NetworkConfig, int, int], Network]] = {
+    "feed_forward": FeedForward, "tdnn": Tdnn, "conv_tdnn": ConvTdnn, "attention": AttentionNetwork}
 
 __all__ = ["KINDS", "Network", "NetworkConfig", "build_network", "num_parameters"]
 

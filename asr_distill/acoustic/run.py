@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from asr_distill.acoustic.augment import spec_augment
+from asr_distill.acoustic.average import WeightAverage
 from asr_distill.acoustic.base import Network
 from asr_distill.acoustic.checkpoint import TrainerState, save_state, write_tensors
 from asr_distill.acoustic.config import TrainerConfig
@@ -48,6 +51,11 @@ class TrainingRun:
         self.total = config.max_updates or config.epochs * self.epoch_updates
         self.evaluate_updates = config.evaluate_updates or self.epoch_updates
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        self.average = WeightAverage(network, self.optimizer, config.average) if config.average else None
+        self.augment = bool(config.augment.time_masks or config.augment.mel_masks)
+        if config.augment.mel_masks and data.stream != "raw":
+            raise UserError(f"{label}: augment.mel_masks needs log-mel features, not the {data.stream} ones: "
+                            "set it to 0")
         self.semi_orthogonal = list(network.semi_orthogonal())
         self.dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in network.modules())
         self.accuracy = math.nan  # of the last batch looked at
@@ -85,6 +93,8 @@ class TrainingRun:
         """Write the checkpoint; a loss that is no number never gets into one."""
         self.state.loss_sum = self._check_loss()
         tensors = self.optimizer.state() | {f"buffer.{name}": value for name, value in self.network.named_buffers()}
+        if self.average:
+            tensors |= self.average.tensors
         save_state(self.work / "checkpoint.safetensors", self.state, tensors, self.identity)
         self.saved_at = time.monotonic()
 
@@ -93,6 +103,8 @@ class TrainingRun:
         with torch.no_grad():
             for name, value in self.network.named_buffers():
                 value.copy_(tensors[f"buffer.{name}"])
+        if self.average:
+            self.average.load(tensors)
         self.loss_sum.fill_(self.state.loss_sum)
 
     def close(self) -> None:
@@ -104,7 +116,10 @@ class TrainingRun:
         batch = self.sampler.batch(state.update)
         if self.dropout:
             torch.manual_seed(int(np.random.SeedSequence((self.seed, 1, state.update)).generate_state(1)[0]))
-        logits = self.network(batch.windows, batch.rows)  # (frames, pdfs)
+        windows = batch.windows
+        if self.augment:
+            windows = spec_augment(windows, self.config.augment, np.random.default_rng((self.seed, 2, state.update)))
+        logits = self.network(windows, batch.rows)  # (frames, pdfs)
         loss = self.targets.loss(logits, batch.frames)
         loss.backward()
         self.optimizer.step(self._rate())
@@ -112,6 +127,8 @@ class TrainingRun:
             self.optimizer.constrain(self.semi_orthogonal, semi_orthogonalise)
         self.loss_sum += loss.detach()
         state.update += 1
+        if self.average:
+            self.average.step(state.update)
         state.loss_updates += 1
         if state.update % LOOK_UPDATES == 0 or state.update == 1:
             self.loss = float(loss.detach())
@@ -129,6 +146,10 @@ class TrainingRun:
         return total
 
     def _evaluate(self) -> None:
+        with self.average.applied() if self.average else contextlib.nullcontext():
+            self._evaluate_weights()
+
+    def _evaluate_weights(self) -> None:
         state = self.state
         accuracy, cross_entropy = self._heldout()
         entry: dict[str, Any] = {

@@ -17,6 +17,8 @@ import torch
 from torch import nn
 
 from asr_distill import __version__
+from asr_distill.acoustic.base import Network
+from asr_distill.acoustic.feed_forward import FeedForward
 from asr_distill.errors import UserError
 from asr_distill.features.cmvn import Cmvn
 from asr_distill.files import atomic_path
@@ -126,8 +128,12 @@ def fold_cmvn(network: nn.Module, cmvn: Cmvn, width: int) -> bool:
 def export_onnx(model: ExportableModel, path: Path, metadata: dict[str, Any] | None = None) -> None:
     """Write `path`: `features` (batch, frames, coefficients) -> `log_likelihoods` (batch, frames, pdfs).
 
-    `metadata` is added to the file's own. Raises UserError for a model whose CMVN needs the speaker.
+    `metadata` is added to the file's own. Raises UserError for a model whose CMVN needs the speaker, or whose network
+    is of another kind than feed_forward.
     """
+    if isinstance(model.network, Network) and not isinstance(model.network, FeedForward):
+        raise UserError(f"a network of this kind ({type(model.network).__name__}) cannot be exported: "
+                        "train the student with network kind feed_forward")
     if model.cmvn.kind in ("speaker", "speaker_mean") or model.cmvn.stream == "adapted":
         raise UserError(f"this model hears frames made for the speaker (CMVN kind '{model.cmvn.kind}', stream "
                         f"'{model.cmvn.stream}'), and a deployed recogniser does not know the speaker: "
