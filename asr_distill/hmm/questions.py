@@ -12,6 +12,7 @@ from asr_distill.files import read_text
 from asr_distill.hmm.model import base_phone
 from asr_distill.hmm.tree_stats import TreeStats, context_independent_phones, gaussian_log_likelihood
 
+_PLACES = {"B": "word begin", "I": "word inside", "E": "word end", "S": "single-phone word"}  # suffix _B, _I ...
 _AXES = 3  # principal axes along which a cluster is first cut in two
 
 
@@ -40,21 +41,21 @@ def read_questions(path: Path, phones: tuple[str, ...]) -> tuple[frozenset[int],
 def automatic_questions(stats: TreeStats, phones: tuple[str, ...], states: tuple[int, ...],
                         context_independent: Collection[str], variance_floor: float) -> tuple[frozenset[int], ...]:
     """Nested sets from clustering the base phones, then those of `attribute_sets` (Kaldi's extra_questions)."""
-    sets = cluster_phones(stats, phones, states, variance_floor) + attribute_sets(phones, context_independent)
-    return tuple(dict.fromkeys(sets))
+    sets = cluster_phones(stats, phones, states, variance_floor)
+    return tuple(dict.fromkeys([*sets, *attribute_sets(phones, context_independent).values()]))
 
 
-def attribute_sets(phones: tuple[str, ...], context_independent: Collection[str]) -> list[frozenset[int]]:
-    """Phones with the same stress digit, phones at the same place in a word, and silence and noise."""
+def attribute_sets(phones: tuple[str, ...], context_independent: Collection[str]) -> dict[str, frozenset[int]]:
+    """By name: phones of the same stress, phones at the same place in a word, and silence with noises."""
     found: dict[str, set[int]] = {}
     for index, phone in enumerate(phones, 1):
         variant = phone[len(base_phone(phone)) :]  # "", "0", "_B" or "0_B"
         if variant[:1].isdigit():
-            found.setdefault(variant[0], set()).add(index)
+            found.setdefault(f"stress {variant[0]}", set()).add(index)
         if "_" in variant:
-            found.setdefault(variant[-2:], set()).add(index)
-    silence = context_independent_phones(phones, context_independent)
-    return [*(frozenset(found[name]) for name in sorted(found)), *([silence] if silence else [])]
+            found.setdefault(_PLACES[variant[-1]], set()).add(index)
+    found["silence"] = set(context_independent_phones(phones, context_independent))
+    return {name: frozenset(found[name]) for name in sorted(found) if found[name]}
 
 
 def cluster_phones(stats: TreeStats, phones: tuple[str, ...], states: tuple[int, ...],
