@@ -1,27 +1,22 @@
-"""Beam search of one utterance: Kaldi's FasterDecoder over HCLG, at C++ speed.
-
-The graph's input labels are pdf + 1, so kaldi_decoder's DecodableCtc reads the log-likelihood matrix as it is.
-kaldi_decoder holds Python's interpreter lock while it searches (two threads take as long as one): parallel
-decoding means processes, each with its own graph.
-"""
+"""One utterance's log-likelihoods to words: the beam search over HCLG, its best path and its n best."""
 
 from __future__ import annotations
 
 import copy
 import math
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from asr_distill.decode.beam_search import Found, search
+from asr_distill.decode.lattice import Lattice, distinct_paths, lattice_of
+from asr_distill.decode.tokens import Workspace, new_workspace, search_graph
 from asr_distill.errors import UserError
 from asr_distill.files import read_text
-from asr_distill.kaldi import kaldi_decoder, kaldifst
 from asr_distill.lang.fst_arrays import FstArrays
 
 
@@ -30,7 +25,8 @@ class SearchConfig:
     """Settings of the search, in Kaldi's names and units (costs are natural-log).
 
     acoustic_scale weighs the log-likelihoods against the graph (1 / Kaldi's LM weight); insertion_penalty is the
-    cost added for every word (Kaldi's word_ins_penalty: positive makes for fewer words).
+    cost added for every word (Kaldi's word_ins_penalty: positive makes for fewer words). nbest above 0 keeps that
+    many word sequences of every utterance, no worse than the best by more than lattice_beam.
     """
 
     beam: float = 13.0
@@ -38,6 +34,8 @@ class SearchConfig:
     min_active: int = 200
     acoustic_scale: float = 0.1
     insertion_penalty: float = 0.0
+    lattice_beam: float = 8.0
+    nbest: int = 0
 
     def __post_init__(self) -> None:
         if not (self.beam > 0 and math.isfinite(self.beam)):
@@ -48,6 +46,8 @@ class SearchConfig:
             raise ValueError(f"acoustic_scale must be above 0, not {self.acoustic_scale}")
         if not math.isfinite(self.insertion_penalty):
             raise ValueError("insertion_penalty must be a number")
+        if not (self.lattice_beam > 0 and math.isfinite(self.lattice_beam)) or self.nbest < 0:
+            raise ValueError(f"need lattice_beam > 0 and nbest >= 0, not {self.lattice_beam}, {self.nbest}")
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,19 @@ class Hypothesis:
     forward_seconds: float = 0.0
 
 
-class Decoder:
-    """One graph, loaded once; `decode` may be called any number of times, from one thread.
+class NbestPath(NamedTuple):
+    """One of an utterance's word sequences, at the costs of its best path (see Hypothesis)."""
 
-    `graph_dir` holds HCLG.fst (input label = pdf + 1, output label = word id) and words.txt. An insertion penalty is
-    written into the loaded graph: 2 s for nine million arcs. Raises UserError for a missing or damaged graph.
+    words: tuple[str, ...]
+    graph_cost: float
+    acoustic_cost: float  # unscaled
+
+
+class Decoder:
+    """One graph, loaded once. `decode` and `decode_nbest` may be called any number of times, from several threads.
+
+    `graph_dir` holds HCLG.fst (input label = pdf + 1, output label = word id) and words.txt. Raises UserError for a
+    missing or damaged graph.
     """
 
     def __init__(self, graph_dir: Path, config: SearchConfig):
@@ -85,23 +93,16 @@ class Decoder:
         self.states, self.arcs = arrays.num_states, arrays.num_arcs
         self.num_pdfs = int(arrays.ilabels.max(initial=0))  # log-likelihoods need at least as many columns
         last_word = int(arrays.olabels.max(initial=0))
-        del arrays  # as large as the graph itself
         if last_word >= len(self.words):
             raise UserError(f"{graph_dir}: HCLG.fst has word id {last_word}, words.txt ends at "
                             f"{len(self.words) - 1}: they are of two languages; compile the graph again")
-        with penalised_graph(graph_dir, config.insertion_penalty) as directory:
-            # Arcs of a const FST lie in one piece: about 15 % faster than the vector FST. The decoder does not
-            # keep its FST alive, so this object does.
-            self.fst = kaldifst.StdConstFst(kaldifst.StdVectorFst.read(str(directory / "HCLG.fst")))
-        self.options = _options(config)
+        self.graph = search_graph(arrays)
+        self._idle: list[Workspace] = []  # one for every search at a time
 
     def with_config(self, config: SearchConfig) -> Decoder:
-        """The same graph in memory under other settings. Raises ValueError for another insertion penalty."""
-        if config.insertion_penalty != self.config.insertion_penalty:
-            raise ValueError("the insertion penalty lies in the graph: load it again")
+        """The same graph in memory under other settings."""
         other = copy.copy(self)
         other.config = config
-        other.options = _options(config)
         return other
 
     def decode(self, log_likelihoods: np.ndarray, id: str = "") -> Hypothesis:
@@ -109,40 +110,61 @@ class Decoder:
 
         Raises UserError where they hold NaN or +infinity, or too few pdfs for the graph.
         """
-        frames = len(log_likelihoods)
-        if frames == 0:
-            return Hypothesis(id, (), 0.0, 0.0, 0, False)
-        decodable = scaled_decodable(log_likelihoods, self.config.acoustic_scale, self.num_pdfs, id)
         started = time.thread_time()
-        search = kaldi_decoder.FasterDecoder(self.fst, self.options)
-        search.decode(decodable)
-        reached_final = search.reached_final()
-        alive, path = search.get_best_path()
-        seconds = time.thread_time() - started
-        if not alive:  # the graph has no path as long as the utterance
+        found = self._search(log_likelihoods, 0.0, id)
+        return self._hypothesis(found, len(log_likelihoods), time.thread_time() - started, id)
+
+    def decode_nbest(self, log_likelihoods: np.ndarray, id: str = "") -> tuple[Hypothesis, list[NbestPath]]:
+        """The best path, and up to `config.nbest` distinct word sequences within `config.lattice_beam` of it, best
+        first (none where no path survived). Raises UserError as `decode`.
+        """
+        started = time.thread_time()
+        lattice, found = self._lattice(log_likelihoods, id)
+        paths = distinct_paths(lattice, self.config.nbest, self.config.acoustic_scale) if lattice else []
+        named = [NbestPath(self._named(path.words), path.graph_cost, path.acoustic_cost) for path in paths]
+        return self._hypothesis(found, len(log_likelihoods), time.thread_time() - started, id), named
+
+    def lattice(self, log_likelihoods: np.ndarray, id: str = "") -> Lattice | None:
+        """All paths within `config.lattice_beam` of the best; None where no path survived."""
+        return self._lattice(log_likelihoods, id)[0]
+
+    def _lattice(self, log_likelihoods: np.ndarray, id: str) -> tuple[Lattice | None, Found | None]:
+        found = self._search(log_likelihoods, self.config.lattice_beam, id)
+        if found is None or not found.alive:
+            return None, found
+        return lattice_of(found.trellis, self.config.acoustic_scale), found
+
+    def _search(self, log_likelihoods: np.ndarray, lattice_beam: float, id: str) -> Found | None:
+        """None where there are no frames."""
+        if len(log_likelihoods) == 0:
+            return None
+        matrix = _checked(log_likelihoods, self.num_pdfs, id)
+        config = self.config
+        work = self._idle.pop() if self._idle else new_workspace(self.graph)
+        found = search(self.graph, work, matrix, config.acoustic_scale, config.insertion_penalty, config.beam,
+                       config.max_active, config.min_active, lattice_beam)
+        self._idle.append(work)
+        return found
+
+    def _hypothesis(self, found: Found | None, frames: int, seconds: float, id: str) -> Hypothesis:
+        if found is None or not found.alive:
             return Hypothesis(id, (), 0.0, seconds, frames, False)
-        _, _, labels, weight = kaldifst.get_linear_symbol_sequence(path)
-        return Hypothesis(id, tuple(self.words[label] for label in labels), weight.value1 + weight.value2, seconds,
-                          frames, reached_final, weight.value1, weight.value2 / self.config.acoustic_scale)
+        acoustic_cost = (found.cost - found.graph_cost) / self.config.acoustic_scale
+        return Hypothesis(id, self._named(found.words.tolist()), found.cost, seconds, frames, found.reached_final,
+                          found.graph_cost, acoustic_cost)
+
+    def _named(self, ids: Sequence[int]) -> tuple[str, ...]:
+        return tuple(self.words[word] for word in ids)
 
 
-def _options(config: SearchConfig) -> kaldi_decoder.FasterDecoderOptions:
-    return kaldi_decoder.FasterDecoderOptions(beam=config.beam, max_active=config.max_active,
-                                              min_active=config.min_active)
-
-
-def scaled_decodable(log_likelihoods: np.ndarray, scale: float, num_pdfs: int, id: str) -> kaldi_decoder.DecodableCtc:
-    """The matrix, checked and scaled, as kaldi_decoder reads it (it checks nothing itself and would read past the end).
-
-    Minus infinity (an impossible pdf) is lowered to a finite cost that no beam reaches.
-    """
+def _checked(log_likelihoods: np.ndarray, num_pdfs: int, id: str) -> np.ndarray:
+    """The matrix as the compiled search reads it: float32, C order, writable (else it would be compiled anew)."""
     if log_likelihoods.ndim != 2 or log_likelihoods.shape[1] < num_pdfs:
         raise UserError(f"{id or 'utterance'}: the graph needs {num_pdfs} pdfs, the log-likelihoods have shape "
                         f"{log_likelihoods.shape}: model and graph are of two trees")
-    scaled = np.multiply(log_likelihoods, np.float32(scale), dtype=np.float32, order="C")  # (frames, pdfs)
-    if not scaled.max() < np.inf:  # also NaN, which max() hands on
+    if not log_likelihoods.max() < np.inf:  # also NaN, which max() hands on
         raise UserError(f"{id or 'utterance'}: the model's log-likelihoods hold NaN or infinity")
-    return kaldi_decoder.DecodableCtc(np.maximum(scaled, np.float32(-1e6), out=scaled))
+    return np.require(log_likelihoods, np.float32, ["C", "W"])
 
 
 def read_words(path: Path) -> tuple[str, ...]:
@@ -156,22 +178,3 @@ def read_words(path: Path) -> tuple[str, ...]:
     if not words or max(words) != len(words) - 1:
         raise UserError(f"{path}: word ids must be 0, 1, 2 ... without gaps")
     return tuple(words[index] for index in range(len(words)))
-
-
-@contextmanager
-def penalised_graph(graph_dir: Path, penalty: float) -> Iterator[Path]:
-    """The graph directory itself, or (penalty not 0) a temporary copy with the penalty on every word arc.
-
-    A path leaves one output label for every word, so this is exactly Kaldi's `lattice-add-penalty
-    --word-ins-penalty`, applied during the search.
-    """
-    if penalty == 0:
-        yield graph_dir
-        return
-    with tempfile.TemporaryDirectory(prefix="asr_distill_") as name:
-        changed = Path(name)
-        shutil.copyfile(graph_dir / "words.txt", changed / "words.txt")
-        arrays = FstArrays.read(graph_dir / "HCLG.fst")
-        arrays.weights[arrays.olabels != 0] += np.float32(penalty)
-        arrays.write(changed / "HCLG.fst")
-        yield changed

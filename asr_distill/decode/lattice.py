@@ -1,145 +1,166 @@
-"""n-best word sequences with their graph and acoustic costs apart, from Kaldi's lattice-generating search.
+"""Word lattices as plain arrays, and the n best of their distinct word sequences.
 
-Costs apart can be weighed anew: one search serves a whole grid of acoustic scales and insertion penalties.
-kaldi_decoder's LatticeSimpleDecoder has neither max_active nor min_active: with a weak model on a 60,000-word graph it
-loses every path at beam 9 and takes 20 times FasterDecoder's time at beam 13. It suits small graphs and good models;
-`tune` therefore decodes.
+Costs of the graph and of the acoustics stay apart, so that one search can be weighed anew.
 """
 
 from __future__ import annotations
 
 import heapq
 import math
-import tempfile
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numba import boolean, int64, njit
+from numba.typed import Dict
 
-from asr_distill.decode.decoder import Decoder, scaled_decodable
-from asr_distill.errors import UserError
-from asr_distill.kaldi import kaldi_decoder, kaldifst
-
-
-@dataclass(frozen=True)
-class LatticeConfig:
-    """beam: of the search; lattice_beam: how much worse than the best a lattice's path may be; paths: n of n-best."""
-
-    beam: float = 9.0
-    lattice_beam: float = 6.0
-    paths: int = 100
-
-    def __post_init__(self) -> None:
-        if self.beam <= 0 or self.lattice_beam <= 0 or self.paths < 1:
-            raise ValueError(f"beam, lattice_beam and paths must be above 0, not {self}")
+from asr_distill.decode.links import LINKS, TOKENS, Trellis
 
 
-class Path(NamedTuple):
-    """One word sequence: the costs are those of its best path at the scale of the search."""
+class Lattice(NamedTuple):
+    """Acyclic: every arc leads to a later state; paths go from state 0 to the last state."""
 
-    words: tuple[str, ...]
-    graph_cost: float  # with the insertion penalty of the search
+    offsets: np.ndarray  # (states + 1,) int64: arcs of state s are offsets[s]:offsets[s + 1]
+    targets: np.ndarray  # (arcs,) int32
+    words: np.ndarray  # (arcs,) int32: word ids, 0 for none
+    graph_costs: np.ndarray  # (arcs,) float32, insertion penalty included
+    acoustic_costs: np.ndarray  # (arcs,) float32, unscaled
+
+
+class WordPath(NamedTuple):
+    """One word sequence (ids): the costs are those of its best path."""
+
+    words: tuple[int, ...]
+    graph_cost: float
     acoustic_cost: float  # unscaled
 
 
-def nbest(decoder: Decoder, log_likelihoods: np.ndarray, config: LatticeConfig) -> list[Path]:
-    """Up to `config.paths` distinct word sequences, best first, for log-likelihoods (frames, pdfs).
-
-    None where the beam lost every path. Where no path reached the graph's end, those of partial paths.
-    """
-    scale = decoder.config.acoustic_scale
-    decodable = scaled_decodable(log_likelihoods, scale, decoder.num_pdfs, "")
-    options = kaldi_decoder.LatticeSimpleDecoderConfig(beam=config.beam, lattice_beam=config.lattice_beam)
-    search = kaldi_decoder.LatticeSimpleDecoder(decoder.fst, options)
-    if not search.decode(decodable):
-        return []
-    found, lattice = search.get_raw_lattice()
-    if not found:
-        return []
-    return [Path(tuple(decoder.words[label] for label in labels), graph, acoustic / scale)
-            for labels, graph, acoustic in distinct_paths(lattice, config.paths)]
+def lattice_of(trellis: Trellis, acoustic_scale: float) -> Lattice:
+    """The lattice of a finished search. Raises ValueError where the graph has a cycle of epsilons."""
+    states = int(trellis.sizes[TOKENS])
+    links = trellis.links[:trellis.sizes[LINKS]]
+    return make_lattice(states, links["source"], links["target"], links["word"], links["graph_cost"],
+                        links["acoustic_cost"] / np.float32(acoustic_scale))
 
 
-def rescore(paths: Sequence[Path], acoustic_scale: float, extra_penalty: float = 0.0) -> Path:
-    """The best path at another acoustic scale, with `extra_penalty` more for every word."""
-    return min(paths, key=lambda path: path.graph_cost + acoustic_scale * path.acoustic_cost
-               + extra_penalty * len(path.words))
+def make_lattice(states: int, sources: np.ndarray, targets: np.ndarray, words: np.ndarray, graph_costs: np.ndarray,
+                 acoustic_costs: np.ndarray) -> Lattice:
+    """From arcs in any order, by states in any order (the first of all and the last of all keep their places)."""
+    order = np.argsort(sources, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(sources, minlength=states))])
+    ranks, found = _topological(offsets, targets[order])
+    if found < states:
+        raise ValueError("the decoding graph has a cycle of epsilons")
+    sources, targets = ranks[sources], ranks[targets]
+    order = np.argsort(sources, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(sources, minlength=states))])
+    return Lattice(offsets, targets[order], words[order], graph_costs[order], acoustic_costs[order])
 
 
-def distinct_paths(lattice: kaldifst.Lattice, number: int) -> list[tuple[tuple[int, ...], float, float]]:
-    """The `number` cheapest output-label sequences of an acyclic lattice, as (labels, graph cost, acoustic cost).
-
-    A* with the exact cost to the end: nodes are (state, labels so far), so that a label sequence is found once, by its
-    best path, though a lattice holds it in thousands of time alignments.
-    """
-    arcs, finals = _read(lattice)
-    to_end = _costs_to_end(arcs, finals)
-    if not to_end or to_end[lattice.start] == math.inf:
-        return []
-    end = len(arcs)  # the state behind the final weights
-    # (cost so far + cost to the end, state, labels so far, graph cost and acoustic cost so far)
-    queue: list[tuple[float, int, tuple[int, ...], float, float]]
-    queue = [(to_end[lattice.start], lattice.start, (), 0.0, 0.0)]
-    seen: set[tuple[int, tuple[int, ...]]] = set()
-    found: list[tuple[tuple[int, ...], float, float]] = []
-    while queue and len(found) < number:
-        _, state, labels, graph, acoustic = heapq.heappop(queue)
-        if (state, labels) in seen:
-            continue
-        seen.add((state, labels))
-        if state == end:
-            found.append((labels, graph, acoustic))
-            continue
-        steps = [(0, *finals[state], end)] if state in finals else []
-        for label, graph_step, acoustic_step, target in arcs[state] + steps:
-            heard = (*labels, label) if label else labels
-            if (to_end[target] < math.inf) and (target, heard) not in seen:
-                costs = graph + graph_step, acoustic + acoustic_step
-                heapq.heappush(queue, (sum(costs) + to_end[target], target, heard, *costs))
-    return found
+@njit(nogil=True, cache=True)
+def _topological(offsets: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, int]:
+    """Each state's place in a topological order, and how many states have one."""
+    states = len(offsets) - 1
+    waiting = np.zeros(states, np.int32)  # arcs not yet seen that lead to a state
+    for target in targets:
+        waiting[target] += 1
+    order = np.empty(states, np.int32)
+    ranks = np.empty(states, np.int32)
+    found = 0
+    for state in range(states):
+        if waiting[state] == 0:
+            order[found] = state
+            found += 1
+    done = 0
+    while done < found:
+        state = order[done]
+        ranks[state] = done
+        done += 1
+        for arc in range(offsets[state], offsets[state + 1]):
+            waiting[targets[arc]] -= 1
+            if waiting[targets[arc]] == 0:
+                order[found] = targets[arc]
+                found += 1
+    return ranks, found
 
 
-Arc = tuple[int, float, float, int]  # output label, graph cost, acoustic cost, next state
-HEADER_BYTES = 66  # of OpenFst's vector format with arcs "lattice4"
+def distinct_paths(lattice: Lattice, number: int, acoustic_scale: float) -> list[WordPath]:
+    """The `number` cheapest word sequences, best first, each once, with the costs of its best path."""
+    costs, words, ends = _cheapest(lattice, number, acoustic_scale)
+    return [WordPath(tuple(words[begin:end].tolist()), *cost)
+            for begin, end, cost in zip(ends[:-1], ends[1:], costs.tolist(), strict=True)]
 
 
-def _read(lattice: kaldifst.Lattice) -> tuple[list[list[Arc]], dict[int, tuple[float, float]]]:
-    """Arcs of every state, and the final costs of the final ones.
-
-    Through a file: kaldifst has no arc iterator for lattices and prints six digits. Per state: two float32 final
-    costs, int64 number of arcs; per arc: int32 input and output label, two float32 costs, int32 next state.
-    """
-    with tempfile.NamedTemporaryFile() as file:
-        if not lattice.write(file.name):
-            raise UserError(f"{file.name}: cannot write a lattice there (is the disk full?)")
-        integers = np.fromfile(file.name, "<i4", offset=HEADER_BYTES)
-    floats = integers.view("<f4").tolist()
-    words = integers.tolist()
-    arcs: list[list[Arc]] = []
-    finals = {}
-    place = 0
-    for state in range(lattice.num_states):
-        if floats[place] < math.inf:
-            finals[state] = (floats[place], floats[place + 1])
-        first, place = place + 4, place + 4 + 5 * words[place + 2]
-        arcs.append([(words[arc + 1], floats[arc + 2], floats[arc + 3], words[arc + 4])
-                     for arc in range(first, place, 5)])
-    return arcs, finals
-
-
-def _costs_to_end(arcs: list[list[Arc]], finals: dict[int, tuple[float, float]]) -> list[float]:
-    """Cheapest cost from every state to the end; one more entry, 0, for the end itself."""
-    incoming = Counter(target for outgoing in arcs for *_, target in outgoing)
-    order = [state for state in range(len(arcs)) if not incoming[state]]
-    for state in order:  # grows as it is read: a topological order
-        for *_, target in arcs[state]:
-            incoming[target] -= 1
-            if not incoming[target]:
-                order.append(target)
-    costs = [math.inf] * len(arcs) + [0.0]
-    for state in reversed(order):
-        onward = [graph + acoustic + costs[target] for _, graph, acoustic, target in arcs[state]]
-        costs[state] = min([sum(finals[state]) if state in finals else math.inf, *onward])
+@njit(nogil=True, cache=True)
+def _costs_to_end(lattice: Lattice, acoustic_scale: float) -> np.ndarray:
+    """Cheapest cost from every state to the end, float64 (states,)."""
+    costs = np.full(len(lattice.offsets) - 1, math.inf)
+    costs[-1] = 0.0
+    for state in range(len(costs) - 2, -1, -1):
+        for arc in range(lattice.offsets[state], lattice.offsets[state + 1]):
+            cost = lattice.graph_costs[arc] + acoustic_scale * lattice.acoustic_costs[arc]
+            costs[state] = min(costs[state], cost + costs[lattice.targets[arc]])
     return costs
+
+
+@njit(nogil=True, cache=True)
+def _cheapest(lattice: Lattice, number: int, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A* with the exact cost to the end over (state, words so far): a word sequence is found once, by its best path,
+    though a lattice holds it in thousands of time alignments.
+
+    Returns float64 (found, 2) graph and acoustic costs, all words end to end, and where each sequence ends (0 first).
+    """
+    to_end = _costs_to_end(lattice, scale)
+    end = len(to_end) - 1
+    spelled = Dict.empty(int64, int64)  # words so far << 32 | next word -> words so far; a trie
+    parents, last_words = [0], [0]  # of the trie's nodes; 0: no words
+    seen = Dict.empty(int64, boolean)  # words so far << 32 | state
+    queue = [(to_end[0], 0, 0, 0.0, 0.0)]  # least cost of a whole path, state, words so far, costs so far
+    found = [(0, 0.0, 0.0) for _ in range(0)]
+    while len(queue) and len(found) < number:
+        least, state, node, graph, acoustic = heapq.heappop(queue)
+        # Follow the best way on while it costs nothing more: most steps need no place in the queue.
+        while state >= 0 and (node << 32 | state) not in seen:
+            seen[node << 32 | state] = True
+            if state == end:
+                found.append((node, graph, acoustic))
+                break
+            onward = (-1, 0, 0.0, 0.0)
+            for arc in range(lattice.offsets[state], lattice.offsets[state + 1]):
+                target, word = lattice.targets[arc], lattice.words[arc]
+                heard = node
+                if word:
+                    key = node << 32 | word
+                    if key not in spelled:
+                        spelled[key] = len(parents)
+                        parents.append(node)
+                        last_words.append(word)
+                    heard = spelled[key]
+                graph_then, acoustic_then = graph + lattice.graph_costs[arc], acoustic + lattice.acoustic_costs[arc]
+                cost = graph_then + scale * acoustic_then + to_end[target]
+                if onward[0] < 0 and cost <= least + 1e-7:
+                    onward = (target, heard, graph_then, acoustic_then)
+                elif cost < math.inf and (heard << 32 | target) not in seen:
+                    heapq.heappush(queue, (cost, np.int64(target), heard, graph_then, acoustic_then))
+            state, node, graph, acoustic = onward
+    return _spell(found, parents, last_words)
+
+
+@njit(nogil=True, cache=True)
+def _spell(found: list[tuple[int, float, float]], parents: list[int], last_words: list[int],
+           ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    costs = np.empty((len(found), 2))
+    ends = np.zeros(len(found) + 1, np.int64)
+    for index, (node, graph, acoustic) in enumerate(found):
+        costs[index, 0], costs[index, 1] = graph, acoustic
+        ends[index + 1] = ends[index]
+        while node:
+            ends[index + 1] += 1
+            node = parents[node]
+    words = np.empty(ends[-1], np.int32)
+    for index, (node, _, _) in enumerate(found):
+        place = ends[index + 1]
+        while node:
+            place -= 1
+            words[place] = last_words[node]
+            node = parents[node]
+    return costs, words, ends

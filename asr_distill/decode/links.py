@@ -8,10 +8,12 @@ t stand together, the emitting ones (from frame t - 1) before the epsilons (with
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
+
+from asr_distill.decode.tokens import grown
 
 LINK = np.dtype([("source", np.int32), ("target", np.int32), ("word", np.int32), ("graph_cost", np.float32),
                  ("acoustic_cost", np.float32)])  # source and target: places of tokens; acoustic cost scaled
@@ -20,32 +22,24 @@ GONE = -1
 
 
 class Trellis(NamedTuple):
-    """Arrays are longer than used: see sizes. Frame 0 stands before the first acoustic frame, one more behind the last."""
+    """Arrays are longer than used: see sizes. Frame 0 stands before the first acoustic frame, the end's behind all."""
 
     sizes: np.ndarray  # (3,) int64: tokens, links, frames in use
     links: np.ndarray  # LINK
-    costs: np.ndarray  # float64 by token: best cost from the start
-    extras: np.ndarray  # float64 by token: extra cost; below 0 where not yet known
+    costs: np.ndarray  # float64, by token: best cost from the start
+    extras: np.ndarray  # float64, by token: extra cost; below 0 where not yet known
     frames: np.ndarray  # (frames + 3, 3) int64: first token, first link, first epsilon link
 
 
 @njit(nogil=True, cache=True)
-def new_trellis(frames):  # type: ignore[no-untyped-def]
+def new_trellis(frames: int) -> Trellis:
     """For so many acoustic frames."""
     return Trellis(np.zeros(3, np.int64), np.empty(1024, LINK), np.empty(1024, np.float64),
                    np.empty(1024, np.float64), np.zeros((frames + 3, 3), np.int64))
 
 
 @njit(nogil=True, cache=True)
-def grown(array, needed):  # type: ignore[no-untyped-def]
-    """A longer copy, for `needed` items at least."""
-    longer = np.empty(max(needed, 2 * len(array)), array.dtype)
-    longer[:len(array)] = array
-    return longer
-
-
-@njit(nogil=True, cache=True)
-def add_frame(trellis, tokens, count):  # type: ignore[no-untyped-def]
+def add_frame(trellis: Trellis, tokens: np.ndarray, count: int) -> Trellis:
     """Append a frame's tokens; the links that lead to them from the frame before are there already."""
     sizes, costs, extras = trellis.sizes, trellis.costs, trellis.extras
     first = sizes[TOKENS]
@@ -63,14 +57,14 @@ def add_frame(trellis, tokens, count):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def end_frame(trellis):  # type: ignore[no-untyped-def]
+def end_frame(trellis: Trellis) -> None:
     """Note where the next frame's tokens and links begin."""
     trellis.frames[trellis.sizes[FRAMES], 0] = trellis.sizes[TOKENS]
     trellis.frames[trellis.sizes[FRAMES], 1] = trellis.sizes[LINKS]
 
 
 @njit(nogil=True, cache=True)
-def prune(trellis, beam, tolerance):  # type: ignore[no-untyped-def]
+def prune(trellis: Trellis, beam: float, tolerance: float) -> None:
     """Drop what is beyond the beam, given the newest frame's extra costs (below 0: not known, taken as 0).
 
     Goes back until a frame's extra costs change by no more than `tolerance` (below 0: to the first frame).
@@ -85,14 +79,14 @@ def prune(trellis, beam, tolerance):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _worse(trellis, link):  # type: ignore[no-untyped-def]
+def _worse(trellis: Trellis, link: Any) -> float:
     """Extra cost of the best path through a link."""
     return (trellis.extras[link.target] + trellis.costs[link.source] + link.graph_cost + link.acoustic_cost
             - trellis.costs[link.target])
 
 
 @njit(nogil=True, cache=True)
-def _spread_epsilons(trellis, frame):  # type: ignore[no-untyped-def]
+def _spread_epsilons(trellis: Trellis, frame: int) -> None:
     """Extra costs along the links within a frame, until they are settled."""
     changed = True
     while changed:
@@ -106,7 +100,7 @@ def _spread_epsilons(trellis, frame):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _spread(trellis, frame):  # type: ignore[no-untyped-def]
+def _spread(trellis: Trellis, frame: int) -> float:
     """Extra costs of a frame's tokens from the next frame's; the largest change (inf where one was not known)."""
     begin, end = trellis.frames[frame, 0], trellis.frames[frame + 1, 0]
     before = trellis.extras[begin:end].copy()
@@ -122,7 +116,7 @@ def _spread(trellis, frame):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _compact(trellis, first, beam):  # type: ignore[no-untyped-def]
+def _compact(trellis: Trellis, first: int, beam: float) -> None:
     """Move what stays of frame `first` and all later ones together."""
     sizes, links, frames = trellis.sizes, trellis.links, trellis.frames
     last, first_link, base = sizes[FRAMES] - 1, frames[first, 1], frames[first, 0]

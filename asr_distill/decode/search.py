@@ -1,26 +1,26 @@
-"""Decode a whole frame store: the network in this process, the search in worker processes, every result kept at once.
+"""Decode a whole frame store: the network in this thread, the search in others, every result kept at once.
 
-The search needs processes, not threads, because kaldi_decoder keeps the interpreter lock (see decoder.py). Workers
-take log-likelihood matrices through a short queue, so the network runs while earlier utterances are searched.
+Searches take log-likelihood matrices through a short queue, so the network runs while earlier utterances are searched.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr_distill.decode.decoder import Decoder, Hypothesis, SearchConfig, penalised_graph
+from asr_distill.decode.decoder import Decoder, Hypothesis, NbestPath, SearchConfig
+from asr_distill.decode.journal import JOURNAL, NBEST, Journals, read_hypotheses
 from asr_distill.errors import UserError
-from asr_distill.executor import Workers
+from asr_distill.executor import available_cpus
 from asr_distill.files import file_digest, read_json, write_json
 from asr_distill.progress import Progress
 
@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from asr_distill.emission import EmissionModel
     from asr_distill.features.store import FrameStore
 
-__all__ = ["Decoder", "Hypothesis", "SearchConfig", "decode_store", "decoding_figures", "read_hypotheses"]
+__all__ = ["JOURNAL", "Decoder", "Hypothesis", "SearchConfig", "SearchPool", "decode_store", "decoding_figures",
+           "read_hypotheses"]
 
 log = logging.getLogger("asr_distill")
 FRAME_SECONDS = 0.01
-JOURNAL = "hypotheses.jsonl"
+Decoded = tuple[Hypothesis, list[NbestPath]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def decode_store(emission: EmissionModel, store: FrameStore, graph_dir: Path, co
                  label: str = "decode", pool: SearchPool | None = None) -> list[Hypothesis]:
     """Hypotheses of `utterances` (indices; None: all), in the order of the store or of `utterances`.
 
-    Each is appended to `work`/hypotheses.jsonl when it is found; a run that was killed goes on where it
+    Each is appended to `work`/hypotheses.jsonl when it is found (and with `config.nbest` its n best to
+    `work`/nbest.jsonl, see journal.py); a run that was killed goes on where it
     stopped. `work` belongs to one emission model and one store; where the search settings or the graph are others
     than the hypotheses kept there were made with, it starts anew. At the end `work`/figures.json holds
     `decoding_figures`. `workers` 0 means one a core; a `pool` is used in their place.
@@ -68,19 +70,17 @@ def decode_likelihoods(likelihoods: Callable[[int], np.ndarray], store: FrameSto
     """`decode_store` for any source of log-likelihoods: index in the store -> float32 (frames, pdfs)."""
     indices = range(len(store.utterances)) if utterances is None else utterances
     ids = [store.utterances[index].id for index in indices]
-    journal = work / JOURNAL
     _claim(work, graph_dir, config)
-    found = {hypothesis.id: hypothesis for hypothesis in read_hypotheses(journal, repair=True)}
+    found = {hypothesis.id: hypothesis for hypothesis in read_hypotheses(work / JOURNAL, repair=True)}
     missing = [index for index, id in zip(indices, ids, strict=True) if id not in found]
     started = time.perf_counter()
     if missing:
         jobs = _forward(likelihoods, store, missing)
-        with open(journal, "a", encoding="utf-8") as file, \
-                Progress(label, len(ids), "utterances", done=len(ids) - len(missing)) as progress, \
+        with Progress(label, len(ids), "utterances", done=len(ids) - len(missing)) as progress, \
+                Journals(work, with_paths=config.nbest > 0) as journals, \
                 (nullcontext(pool) if pool else SearchPool(min(workers, len(missing)))) as searchers:
-            for hypothesis in _search(jobs, graph_dir, config, searchers):
-                file.write(json.dumps(dataclasses.asdict(hypothesis), ensure_ascii=False) + "\n")
-                file.flush()
+            for hypothesis, paths in searchers.run(searchers.decoder(graph_dir, config), jobs):
+                journals.append(hypothesis, paths)
                 found[hypothesis.id] = hypothesis
                 progress.update(1)
     hypotheses = [found[id] for id in ids]
@@ -106,27 +106,6 @@ def decoding_figures(hypotheses: Sequence[Hypothesis], audio_seconds: Sequence[f
             "rtf_search": search / audio if audio else 0.0, "rtf": (search + forward) / audio if audio else 0.0}
 
 
-def read_hypotheses(path: Path, *, repair: bool = False) -> list[Hypothesis]:
-    """The hypotheses of a journal; none where it does not exist. A torn last line (the writer was killed) is left out,
-    and with `repair` also cut from the file. Raises UserError for any other damage.
-    """
-    if not path.exists():
-        return []
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if repair and whole < len(data):
-        with open(path, "r+b") as file:
-            file.truncate(whole)
-    hypotheses = []
-    for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
-        try:
-            fields = json.loads(line)
-            hypotheses.append(Hypothesis(**(fields | {"words": tuple(fields["words"])})))
-        except (ValueError, TypeError, KeyError):
-            raise UserError(f"{path}:{number}: not a hypothesis; delete the file and decode again") from None
-    return hypotheses
-
-
 def _claim(work: Path, graph_dir: Path, config: SearchConfig) -> None:
     """Empty `work` of hypotheses that other settings or another graph made, and note these."""
     graph = graph_dir / "HCLG.fst"
@@ -138,7 +117,8 @@ def _claim(work: Path, graph_dir: Path, config: SearchConfig) -> None:
         return
     if (work / JOURNAL).exists():
         log.info("%s: made with other search settings or another graph; decoding anew", work / JOURNAL)
-        (work / JOURNAL).unlink()
+    for name in (JOURNAL, NBEST):
+        (work / name).unlink(missing_ok=True)
     write_json(note, wanted)
 
 
@@ -150,48 +130,54 @@ def _forward(likelihoods: Callable[[int], np.ndarray], store: FrameStore, indice
         yield _Job(store.utterances[index].id, matrix, time.perf_counter() - started)
 
 
-class SearchPool(Workers):
-    """Search processes that keep their graph from one `decode_store` or `tune` to the next.
+class SearchPool:
+    """Search threads and the graph they share, kept from one `decode_store` or `tune` to the next.
 
-    A graph with an insertion penalty is written once, in a temporary folder that goes with the pool.
+    The compiled search holds no interpreter lock, so threads run side by side on one graph in memory. `workers` 0
+    means one a core; with 1 everything is done in this thread.
     """
 
     def __init__(self, workers: int):
-        super().__init__(workers)
-        self._folders = ExitStack()
-        self._graphs: dict[tuple[Path, float], Path] = {}
+        self.workers = workers or available_cpus()
+        self._threads = ThreadPoolExecutor(self.workers) if self.workers > 1 else None
+        self._loaded: dict[Path, Decoder] = {}  # one graph at a time
 
-    def graph(self, graph_dir: Path, penalty: float) -> Path:
-        """The directory with that penalty on every word."""
-        key = (graph_dir, penalty)
-        if key not in self._graphs:
-            self._graphs[key] = self._folders.enter_context(penalised_graph(graph_dir, penalty))
-        return self._graphs[key]
+    def __enter__(self) -> SearchPool:
+        return self
 
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
-        self._folders.close()
-        self._graphs.clear()
-        _loaded.clear()  # with one worker the graph lies in this process
+    def __exit__(self, *_: object) -> None:
+        if self._threads:
+            self._threads.shutdown(cancel_futures=True)
+        self._loaded.clear()
+
+    def decoder(self, graph_dir: Path, config: SearchConfig) -> Decoder:
+        if graph_dir not in self._loaded:
+            self._loaded.clear()
+            self._loaded[graph_dir] = Decoder(graph_dir, config)
+        return self._loaded[graph_dir].with_config(config)
+
+    def run(self, decoder: Decoder, jobs: Iterator[_Job]) -> Iterator[Decoded]:
+        """Results as they come, in no set order. A few matrices a thread are in memory at once."""
+        if self._threads is None:
+            yield from (_decode_job(decoder, job) for job in jobs)
+            return
+        pending: set[Future[Decoded]] = set()
+        try:
+            for job in jobs:
+                pending.add(self._threads.submit(_decode_job, decoder, job))
+                if len(pending) >= 4 * self.workers:
+                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+            yield from (future.result() for future in as_completed(pending))
+        finally:
+            for future in pending:
+                future.cancel()
 
 
-def _search(jobs: Iterator[_Job], graph_dir: Path, config: SearchConfig, pool: SearchPool) -> Iterator[Hypothesis]:
-    """The search's part: hypotheses as they come, in no set order."""
-    directory = pool.graph(graph_dir, config.insertion_penalty)
-    without_penalty = dataclasses.replace(config, insertion_penalty=0.0)  # it is in the graph by now
-    for _, hypothesis in pool.run(_decode_job, ((directory, without_penalty, job) for job in jobs)):
-        yield hypothesis
-
-
-_loaded: dict[Path, Decoder] = {}  # this process's decoder: one graph at a time
-
-
-def _decode_job(task: tuple[Path, SearchConfig, _Job]) -> Hypothesis:
-    directory, config, job = task
-    if directory not in _loaded:
-        _loaded.clear()
-        _loaded[directory] = Decoder(directory, config)
-    decoder = _loaded[directory]
-    if decoder.config != config:
-        decoder = _loaded[directory] = decoder.with_config(config)
-    return dataclasses.replace(decoder.decode(job.log_likelihoods, job.id), forward_seconds=job.forward_seconds)
+def _decode_job(decoder: Decoder, job: _Job) -> Decoded:
+    paths: list[NbestPath] = []
+    if decoder.config.nbest:
+        hypothesis, paths = decoder.decode_nbest(job.log_likelihoods, job.id)
+    else:
+        hypothesis = decoder.decode(job.log_likelihoods, job.id)
+    return dataclasses.replace(hypothesis, forward_seconds=job.forward_seconds), paths

@@ -79,7 +79,7 @@ def tune(emission: EmissionModel, store: FrameStore, references: Mapping[str, Se
     def word_error_rate(cell: Cell) -> dict[str, float]:
         scale, penalty = config.acoustic_scales[cell[0]], config.insertion_penalties[cell[1]]
         point = dataclasses.replace(search, acoustic_scale=scale, insertion_penalty=penalty,
-                                    beam=config.beam or search.beam)
+                                    beam=config.beam or search.beam, nbest=0)
         hypotheses = decode_likelihoods(likelihoods, store, graph_dir, point, work=work / f"{scale:g}_{penalty:g}",
                                         workers=workers, utterances=chosen, label=f"{label} {scale:g} {penalty:g}",
                                         pool=pool)

@@ -40,7 +40,7 @@ def test_order_words_and_figures(graph: Path, tmp_path: Path) -> None:
     assert 0 < figures["rtf_search"] < figures["rtf"]
 
 
-def test_processes_find_the_same(graph: Path, tmp_path: Path) -> None:
+def test_threads_find_the_same(graph: Path, tmp_path: Path) -> None:
     store, _ = toy_corpus(9, noise=12.0)
     alone = Decoder(graph, CONFIG)
     hypotheses = decode_store(ToyEmission(), store, graph, CONFIG, work=tmp_path, workers=2, device=CPU)
