@@ -17,8 +17,9 @@ from asr_distill.errors import UserError
 from asr_distill.features.cmvn import UtteranceFeatures
 from asr_distill.files import atomic_path
 from asr_distill.hmm.frontend import AdaptedFrontend, Frontend, frontend_from
+from asr_distill.hmm.gmm_cpu import score_pdfs
 
-_SCORE_CHUNK = {"cpu": 256, "cuda": 65536}  # frames scored at once: on a CPU they stay in cache
+_SCORE_FRAMES = 65536  # that a GPU scores at once
 
 
 # Columns of the result, matrix (rows, 2 D), constants (rows, 1), components: rows hold the first component of every
@@ -64,21 +65,24 @@ class Mixtures:
 
     def score(self, features: torch.Tensor, pdfs: np.ndarray | None = None) -> torch.Tensor:
         """log p(x | pdf) of all pdfs, or of the given ones: (frames, D) to float32 (frames, pdfs)."""
+        if self.device.type != "cpu":
+            return self.score_in_blocks(features, pdfs)
+        chosen = np.arange(self.num_pdfs) if pdfs is None else pdfs
+        out, offsets = np.empty((len(features), len(chosen)), np.float32), np.array(self.offsets)
+        score_pdfs(np.ascontiguousarray(features.numpy()), self._rows.numpy(), offsets[chosen], offsets[chosen + 1],
+                   out)
+        return torch.from_numpy(out)
+
+    def score_in_blocks(self, features: torch.Tensor, pdfs: np.ndarray | None = None) -> torch.Tensor:
+        """`score` for GPUs: a product for all pdfs with like many components (it runs on a CPU too)."""
         blocks = self._every if pdfs is None else self._blocks(pdfs)
         out = features.new_empty(len(features), self.num_pdfs if pdfs is None else len(pdfs))
-        chunk = _SCORE_CHUNK.get(self.device.type, _SCORE_CHUNK["cuda"])
-        for at in range(0, len(features), chunk):
-            frames = features[at : at + chunk]
+        for at in range(0, len(features), _SCORE_FRAMES):
+            frames = features[at : at + _SCORE_FRAMES]
             both = torch.cat([frames, frames.square()], 1).T  # (2 D, frames)
             for columns, matrix, constants, size in blocks:
                 joint = torch.addmm(constants, matrix, both).view(size, len(columns), len(frames))
-                if size == 1:
-                    out[at : at + chunk, columns] = joint[0].T
-                    continue
-                # By hand: torch's logsumexp over a few elements is several times slower on a CPU.
-                best = joint.amax(0)
-                evidence = joint.sub_(best).exp_().sum(0).log_().add_(best)  # (pdfs, frames)
-                out[at : at + chunk, columns] = evidence.T
+                out[at : at + _SCORE_FRAMES, columns] = joint.logsumexp(0).T
         return out
 
     @cached_property

@@ -70,10 +70,21 @@ def kaldi_accumulators(model: kaldi.AmDiagGmm, x: torch.Tensor, owner: torch.Ten
     return accumulators
 
 
-def test_scores_equal_float64_and_kaldi() -> None:
+@pytest.mark.parametrize("form", ["score", "score_in_blocks"])  # compiled for CPUs, and the one for GPUs
+def test_scores_of_some_pdfs_are_those_of_all(form: str) -> None:
+    m = make_mixtures()
+    x, _ = make_frames(130)
+    some = np.array([m.num_pdfs - 1, 0, 2])
+    score = getattr(m, form)
+    assert torch.allclose(score(x, some), score(x)[:, torch.from_numpy(some)], atol=1e-5)
+    assert score(x[:0], some).shape == (0, 3)
+
+
+@pytest.mark.parametrize("form", ["score", "score_in_blocks"])
+def test_scores_equal_float64_and_kaldi(form: str) -> None:
     m = make_mixtures()
     x, _ = make_frames(300)
-    found = m.score(x)
+    found = getattr(m, form)(x)
     model = kaldi_model(m)
     for pdf in range(m.num_pdfs):
         joint = log_joint(m, x.double().numpy(), pdf)
