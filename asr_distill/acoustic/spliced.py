@@ -44,12 +44,17 @@ class _SplicedProduct(torch.autograd.Function):
         rows = (time - max(shifts)) * batch
         flat = hidden.reshape(time * batch, -1)
         pieces = [flat[shift * batch:shift * batch + rows] for shift in shifts]  # each (rows, inputs), contiguous
-        out = torch.nn.functional.linear(pieces[0], weight[0], bias)
+        result = hidden.new_empty(time - max(shifts), batch, weight.shape[1])
+        out = result.view(rows, -1)
+        if bias is None:
+            torch.mm(pieces[0], weight[0].t(), out=out)
+        else:
+            torch.addmm(bias, pieces[0], weight[0].t(), out=out)
         for piece, matrix in zip(pieces[1:], weight[1:], strict=True):
             out.addmm_(piece, matrix.t())
         ctx.save_for_backward(flat, weight)
         ctx.shifts, ctx.shape, ctx.biased = shifts, hidden.shape, bias is not None
-        return out.view(-1, batch, weight.shape[1])
+        return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from acoustic_kinds import KINDS
 from acoustic_stand_ins import synthetic
 
 from asr_distill.acoustic.checkpoint import read_tensors
-from asr_distill.acoustic.config import DataConfig, NetworkConfig, TrainerConfig
+from asr_distill.acoustic.config import AugmentConfig, DataConfig, NetworkConfig, TrainerConfig
 from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.network import build_network
 from asr_distill.acoustic.targets import HardTargets
@@ -94,11 +95,17 @@ run(data, Path({work!r}), {config}, shape={shape}, targets=Slow(data.pdf_ids))
 """
 
 
-@pytest.mark.parametrize("precision, norm", [("float32", "none"), ("bfloat16", "batch")])
-def test_killed_run_goes_on_to_the_same_bits(data: TrainingData, tmp_path: Path, precision: str, norm: str) -> None:
+@pytest.mark.parametrize("precision, kind", [
+    ("float32", "plain"), ("bfloat16", "chunks"), pytest.param("bfloat16", "plain", marks=pytest.mark.slow),
+    pytest.param("float32", "chunks", marks=pytest.mark.slow)])
+def test_killed_run_goes_on_to_the_same_bits(data: TrainingData, tmp_path: Path, precision: str, kind: str) -> None:
     """kill -9 at a moment of the machine's choosing, between two checkpoints and inside an epoch."""
     config = replace(CONFIG, epochs=6, precision=precision, checkpoint_updates=5, schedule="newbob")  # type: ignore[arg-type]
-    shape = replace(SHAPE, dropout=0.2, norm=norm)  # type: ignore[arg-type]
+    shape = replace(SHAPE, dropout=0.2, norm="none" if precision == "float32" else "batch")
+    if kind == "chunks":
+        shape = replace(KINDS["tdnn_f"], dropout=0.2)
+        config = replace(config, chunk=12, average=16, augment=AugmentConfig(time_masks=1, time_width=4, mel_masks=1,
+                                                                             mel_width=2))
     expected = run(data, tmp_path / "whole", config, shape=shape)
     work = tmp_path / "killed"
     code = WORKER.format(here=str(Path(__file__).parent), work=str(work), config=repr(config), shape=repr(shape))
