@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
 import kaldilm
+import numpy as np
 
 from asr_distill.errors import UserError
 from asr_distill.kaldi import kaldifst
-from asr_distill.lang.arpa import BEGIN, END, Arpa, check_model
+from asr_distill.lang.arpa import read_arpa, write_arpa
+from asr_distill.lang.ngram_model import BEGIN, END, NgramModel, NgramTable
+from asr_distill.lang.ngram_scorer import check_model
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,14 @@ def grammar_fst(arpa: Path, known_words: Container[str],
     N-grams with a word that is not in `known_words` are left out. `words_txt` is the symbol table.
     Raises UserError where `arpa` is no complete model, is broken, or shares no word with the lexicon.
     """
-    model = Arpa.read(arpa)
+    model = read_arpa(arpa)
     check_model(model, str(arpa))
     with tempfile.TemporaryDirectory() as folder:
         restricted = Path(folder) / "lm.arpa"
-        figures = restrict(model, known_words, restricted)
+        kept, figures = restrict(model, known_words)
         if figures.ngrams[1] <= 2:
             raise UserError(f"{arpa}: no word of this language model is in the lexicon")
+        write_arpa(kept, restricted)
         fst_file = Path(folder) / "G.fst"
         kaldilm.arpa2fst(str(restricted), output_fst=str(fst_file), disambig_symbol="#0",
                          read_symbol_table=str(words_txt))
@@ -46,25 +49,21 @@ def grammar_fst(arpa: Path, known_words: Container[str],
     return fst, figures
 
 
-def restrict(model: Arpa, known_words: Container[str], out: Path) -> GrammarFigures:
-    """Write the model without the n-grams that hold an unknown word (their mass is not spread over the rest)."""
-    kept: Counter[int] = Counter()
-    dropped: Counter[int] = Counter()
-    sections: dict[int, list[str]] = {}
-    for ngram, probability in model.ngrams.items():
-        order = len(ngram)
-        if all(word in (BEGIN, END) or word in known_words for word in ngram):
-            kept[order] += 1
-            backoff = model.backoffs.get(ngram)
-            tail = "" if backoff is None else f"\t{backoff:.7g}"
-            sections.setdefault(order, []).append(f"{probability:.7g}\t{' '.join(ngram)}{tail}\n")
-        else:
-            dropped[order] += 1
-    with open(out, "w", encoding="utf-8") as file:
-        file.write("\\data\\\n")
-        file.writelines(f"ngram {order}={kept[order]}\n" for order in sections)
-        for order, lines in sections.items():
-            file.write(f"\n\\{order}-grams:\n")
-            file.writelines(lines)
-        file.write("\n\\end\\\n")
-    return GrammarFigures(dict(kept), dropped[1], dropped.total())
+def restrict(model: NgramModel, known_words: Container[str]) -> tuple[NgramModel, GrammarFigures]:
+    """The model without the n-grams that hold an unknown word (their mass is not spread over the rest)."""
+    known = np.array([word in (BEGIN, END) or word in known_words for word in model.words])
+    words = [word for word, kept in zip(model.words, known, strict=True) if kept]
+    tables: list[NgramTable] = []
+    renumbered = np.cumsum(known) - 1  # old row -> new row, of words
+    keep, moved = known, renumbered  # the same of the order below
+    for order, table in enumerate(model.tables, 1):
+        keys = renumbered[known]
+        if order > 1:
+            prefix, last = np.divmod(table.keys, len(model.words))
+            keep, below = keep[prefix] & known[last], moved
+            keys = below[prefix[keep]] * len(words) + renumbered[last[keep]]
+            moved = np.cumsum(keep) - 1
+        tables.append(NgramTable(keys, table.log10[keep], table.backoff[keep]))
+    kept = NgramModel(words, [table for table in tables if len(table)])
+    return kept, GrammarFigures(dict(enumerate(kept.sizes, 1)), len(model.words) - len(words),
+                                sum(model.sizes) - sum(kept.sizes))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lang_arpa_dict import ArpaDict
 
 from asr_distill.errors import UserError
 from asr_distill.kaldi import kaldifst
-from asr_distill.lang.arpa import Arpa
 from asr_distill.lang.fst_arrays import FstArrays
 from asr_distill.lang.lang import Lang, LangConfig, add_grammar, prepare_lang
 from asr_distill.lang.lexicon import Lexicon, Pronunciation
@@ -209,7 +209,7 @@ def test_grammar_weights_are_the_models(tmp_path: Path) -> None:
     figures = add_grammar(lang, tmp_path / "lm.arpa")
     assert figures.dropped_words == 1 and figures.dropped_ngrams == 2  # STRANGER, <s> STRANGER
     assert figures.ngrams == {1: 6, 2: 4, 3: 2}
-    model = Arpa.read(tmp_path / "lm.arpa")
+    model = ArpaDict(tmp_path / "lm.arpa")
     arrays = FstArrays.read(lang.directory / "G.fst")
     assert set(np.unique(arrays.olabels)) <= {lang.word_ids[w] for w in ("TO", "A", "TWO", "<UNK>")} | {0}
     backoff = arrays.ilabels == lang.word_ids["#0"]

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lang_arpa_dict import ArpaDict
 
 from asr_distill.errors import UserError
-from asr_distill.lang.arpa import Arpa, check_model, perplexity
+from asr_distill.lang.arpa import read_arpa
 from asr_distill.lang.ngram import NgramConfig, train_arpa
+from asr_distill.lang.ngram_scorer import NgramScorer, check_model
 
 HAND = """
 \\data\\
@@ -54,17 +56,16 @@ def text(tmp_path: Path) -> Path:
 def test_perplexity_by_hand(tmp_path: Path) -> None:
     path = tmp_path / "hand.arpa"
     path.write_text(HAND)
-    model = Arpa.read(path)
-    assert model.log10(("<s>",), "B") == pytest.approx(-0.2730 - 0.60206)
-    assert model.log10(("B", "A"), "A") == pytest.approx(-0.30103 - 0.60206)
-    result = perplexity(model, [["A", "B"], ["B", "X", "A"]])
+    scorer = NgramScorer(path)
+    result = scorer.perplexity([["A", "B"], ["B", "X", "A"]])
     # <s> A, A B, B </s> | <s> B (backoff), X unknown, <UNK> A, A </s>
-    total = (-0.22185 - 0.30103 - 0.60206) + (-0.2730 - 0.60206 - 0.60206 - 0.60206)
-    assert result.log10 == pytest.approx(total)
-    assert result.perplexity == pytest.approx(10 ** (-total / 6))
+    first, second = -0.22185 - 0.30103 - 0.60206, -0.2730 - 0.60206 - 0.60206 - 0.60206
+    assert result.log10 == pytest.approx(first + second)
+    assert result.perplexity == pytest.approx(10 ** (-(first + second) / 6))
     assert (result.words, result.unknown, result.unknown_rate) == (5, 1, 0.2)
-    with pytest.raises(KeyError):
-        model.log10((), "X")
+    # In a sentence's score the unknown word is <UNK>.
+    assert scorer.score([["A", "B"], ["B", "X", "A"]]) == pytest.approx(
+        [math.log(10) * first, math.log(10) * (second - 0.60206)])
 
 
 def test_broken_models_are_refused(tmp_path: Path) -> None:
@@ -72,11 +73,11 @@ def test_broken_models_are_refused(tmp_path: Path) -> None:
     for text, message in [
         (HAND.replace("-0.30103 A B", "-0.01 A B"), "broken language model: .* after 'A' sum to"),
         (HAND.replace("-0.60206 B", "-0.1 B"), "broken language model"),
-        (HAND.replace("-0.60206 </s>", "-0.60206 C"), "lacks <s> or </s>"),
+        (HAND.replace("-0.60206 </s>", "-0.60206 C").replace("A </s>", "A C"), "lacks <s> or </s>"),
     ]:
         path.write_text(text)
         with pytest.raises(UserError, match=message):
-            check_model(Arpa.read(path), "lm")
+            check_model(read_arpa(path), "lm")
 
 
 @pytest.mark.parametrize("broken, message", [
@@ -86,13 +87,19 @@ def test_broken_models_are_refused(tmp_path: Path) -> None:
     (HAND.replace("-0.22185 <s> A", "-0.22185 <s>"), "not a 2-gram line"),
     (HAND.replace("-0.22185 <s> A", "0.5 <s> A"), "not a 2-gram line"),
     (HAND.replace("-0.22185 <s> A", "nan <s> A"), "not a 2-gram line"),
+    (HAND.replace("-0.22185 <s> A", "-0.22185 <s> C"), "not a 2-gram line"),
+    (HAND.replace("-0.22185 <s> A", "-0.22185 A B"), "has a 2-gram twice"),
+    (HAND.replace("-0.60206 B", "-0.60206 a"), "has the word 'A' twice"),
+    (HAND.replace("\\2-grams", "\\3-grams"), "not a 3-gram line"),
+    (HAND.replace("\\2-grams:\n-0.22185 <s> A", "\\3-grams:\n-0.22185 <s> A B"), "not a 3-gram line"),
+    ("\\data\\\n\\end\\\n", "without n-grams"),
     ("hello\n", "truncated or not an ARPA model"),
 ])
 def test_malformed_arpa(tmp_path: Path, broken: str, message: str) -> None:
     path = tmp_path / "lm.arpa"
     path.write_text(broken)
     with pytest.raises(UserError, match=message):
-        Arpa.read(path)
+        read_arpa(path)
 
 
 def by_dictionaries(sentences: list[list[str]], words: list[str]) -> dict[tuple[str, ...], float]:
@@ -131,7 +138,7 @@ def test_bigrams_by_dictionaries(text: Path, tmp_path: Path) -> None:
     figures = train_arpa(text, tmp_path / "lm.arpa", NgramConfig(order=2))
     sentences = [line.upper().split() for line in text.read_text().splitlines() if line]
     words = sorted({word for s in sentences for word in s} | {"</s>", "<UNK>"})
-    model = Arpa.read(tmp_path / "lm.arpa")
+    model = ArpaDict(tmp_path / "lm.arpa")
     expected = by_dictionaries(sentences, words)
     assert figures["sentences"] == 2000 and figures["words"] == sum(map(len, sentences))
     assert len(expected) > 2000
@@ -152,7 +159,7 @@ def test_trigrams_by_mitlm(text: Path, tmp_path: Path) -> None:
         pytest.skip(str(error))
     theirs.write_text(theirs.read_text().replace("-inf", "-99"))
     train_arpa(upper, tmp_path / "ours.arpa", NgramConfig(order=3))
-    ours, reference = Arpa.read(tmp_path / "ours.arpa"), Arpa.read(theirs)
+    ours, reference = ArpaDict(tmp_path / "ours.arpa"), ArpaDict(theirs)
     assert ours.ngrams.keys() == reference.ngrams.keys()
     for ngram, log10 in reference.ngrams.items():
         assert ours.ngrams[ngram] == pytest.approx(log10, abs=2e-5), ngram
@@ -160,12 +167,12 @@ def test_trigrams_by_mitlm(text: Path, tmp_path: Path) -> None:
 
 def test_vocabulary_and_unknown_words(text: Path, tmp_path: Path) -> None:
     figures = train_arpa(text, tmp_path / "lm.arpa", NgramConfig(order=3, vocabulary=10))
-    model = Arpa.read(tmp_path / "lm.arpa")
-    assert figures["vocabulary"] == 10 and len(model.words) == 12  # </s>, <UNK>
+    model = read_arpa(tmp_path / "lm.arpa")
+    assert figures["vocabulary"] == 10 and len(model.words) == 13  # <s>, </s>, <UNK>
     assert 0.02 < figures["unknown_rate"] < 0.6
     check_model(model, "lm", sample=10000, tolerance=1e-4)
     train_arpa(text, tmp_path / "given.arpa", words=["W1", "NEVER"])
-    given = Arpa.read(tmp_path / "given.arpa")
+    given = ArpaDict(tmp_path / "given.arpa")
     assert set(given.words) == {"</s>", "<UNK>", "W1", "NEVER"}
     assert -9 < given.log10((), "NEVER") < 0
 
@@ -174,8 +181,20 @@ def test_pruning_keeps_a_sound_model(text: Path, tmp_path: Path) -> None:
     full = train_arpa(text, tmp_path / "full.arpa")
     pruned = train_arpa(text, tmp_path / "pruned.arpa", NgramConfig(prune=1e-4))
     assert pruned["ngrams"][2] < full["ngrams"][2] / 2
-    assert full["perplexity"] < pruned["perplexity"] < 1.5 * full["perplexity"]
-    check_model(Arpa.read(tmp_path / "pruned.arpa"), "pruned", sample=10000)
+    assert full["perplexity"] < pruned["perplexity"] < 2 * full["perplexity"]
+    check_model(read_arpa(tmp_path / "pruned.arpa"), "pruned", sample=10000)
+
+
+def test_words_from_a_file(text: Path, tmp_path: Path) -> None:
+    (tmp_path / "lexicon").write_text("w1\tAH\nW2 T UW\nW2 T AH\nNEVER N\n\n")
+    figures = train_arpa(text, tmp_path / "lm.arpa", NgramConfig(words=tmp_path / "lexicon"))
+    assert set(read_arpa(tmp_path / "lm.arpa").words) == {"<s>", "</s>", "<UNK>", "W1", "W2", "NEVER"}
+    assert figures["vocabulary"] == 3
+    train_arpa(text, tmp_path / "lm.arpa", NgramConfig(words=tmp_path / "lexicon", vocabulary=2))
+    assert set(read_arpa(tmp_path / "lm.arpa").words) == {"<s>", "</s>", "<UNK>", "W1", "W2"}
+    (tmp_path / "empty").write_text("\n")
+    with pytest.raises(UserError, match="without words"):
+        train_arpa(text, tmp_path / "lm.arpa", NgramConfig(words=tmp_path / "empty"))
 
 
 def test_wrong_texts_and_settings(tmp_path: Path) -> None:
@@ -194,11 +213,14 @@ def test_wrong_texts_and_settings(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_reference_model(shared: Path) -> None:
-    model = Arpa.read(shared / "reference" / "lm_small.arpa.xz")
+    path = shared / "reference" / "lm_small.arpa.xz"
+    model = read_arpa(path)
     check_model(model, "lm_small")
     folder = shared / "librispeech" / "LibriSpeech" / "dev-clean-2"
     lines = [line.split()[1:] for file in folder.glob("*/*/*.trans.txt") for line in file.read_text().splitlines()]
-    result = perplexity(model, lines)
+    result = NgramScorer(model).perplexity(lines)
     # Its README gives 273.3 and 1.63 % on all of dev-clean-2; this is a slice of it.
     assert result.perplexity == pytest.approx(273.3, rel=0.15)
     assert result.unknown_rate < 0.03 and math.isfinite(result.log10)
+    reference = ArpaDict(path)
+    assert NgramScorer(model).score(lines) == pytest.approx([reference.score(line, -1.0) for line in lines], rel=1e-6)
