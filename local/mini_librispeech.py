@@ -17,20 +17,23 @@ DOWNLOADING = "give another --set corpus.download_dir=DIR"
 TUNE_SPEAKERS = 6  # of dev-clean-2's 26, where there is no other part of dev-clean
 
 
-def find_resources(corpus_dir: Path | None, test_ids: Path | None, download_dir: str,
-                   base_url: str) -> tuple[Resources, Splits]:
-    """An existing LibriSpeech folder, or the downloaded mini_librispeech with LibriSpeech's lexicon and small LM."""
+def find_resources(corpus_dir: Path | None, test_ids: Path | None, download_dir: str, base_url: str,
+                   tune_utterances: int = 0) -> tuple[Resources, Splits]:
+    """An existing LibriSpeech folder, or the downloaded mini_librispeech with LibriSpeech's lexicon and small LM.
+
+    `tune_utterances`: so many tune the decoder, spread evenly over those that could (0: all).
+    """
     if corpus_dir:
         root = librispeech_root(corpus_dir)
-        return Resources(root), choose_splits(root, test_ids)
+        return Resources(root), choose_splits(root, test_ids, tune_utterances)
     dest, url = Path(download_dir), base_url or BASE_URL
     with exclusive(dest, DOWNLOADING):
         root = download_subsets(["train-clean-5", "dev-clean-2"], dest, url)
         files = download_language([LEXICON, SMALL_LM], dest, url)
-    return Resources(root, lexicon=files[LEXICON], arpa=files[SMALL_LM]), choose_splits(root, test_ids)
+    return Resources(root, lexicon=files[LEXICON], arpa=files[SMALL_LM]), choose_splits(root, test_ids, tune_utterances)
 
 
-def choose_splits(root: Path, test_ids: Path | None) -> Splits:
+def choose_splits(root: Path, test_ids: Path | None, tune_utterances: int = 0) -> Splits:
     """Train on train-clean-5, report dev-clean-2, tune on what is in neither.
 
     With dev-clean at hand the decoder is tuned on the part of it outside dev-clean-2 (whose ids come from the
@@ -49,7 +52,8 @@ def choose_splits(root: Path, test_ids: Path | None) -> Splits:
         present = frozenset(utterances(whole))
         if missing := sorted(reported - present):
             raise UserError(f"{whole}: {len(missing)} utterances of dev-clean-2 are not here, for example {missing[0]}")
-        return Splits({**subsets, TUNE: "dev-clean", TEST: "dev-clean"}, {TUNE: present - reported, TEST: reported})
+        return Splits({**subsets, TUNE: "dev-clean", TEST: "dev-clean"},
+                      {TUNE: _spread(present - reported, tune_utterances), TEST: reported})
     if second.is_dir():
         everyone = utterances(second)
         speakers = sorted({name.split("-")[0] for name in everyone}, key=lambda speaker: (len(speaker), speaker))
@@ -58,8 +62,16 @@ def choose_splits(root: Path, test_ids: Path | None) -> Splits:
         log.warning("no dev-clean beside dev-clean-2: its first %d speakers (%d utterances) tune the decoder and "
                     "are left out of the reported set", TUNE_SPEAKERS, len(tune))
         return Splits({**subsets, TUNE: "dev-clean-2", TEST: "dev-clean-2"},
-                      {TUNE: tune, TEST: frozenset(everyone) - tune})
+                      {TUNE: _spread(tune, tune_utterances), TEST: frozenset(everyone) - tune})
     raise UserError(f"{root}: neither dev-clean-2 nor dev-clean is here; is this the LibriSpeech folder itself?")
+
+
+def _spread(ids: frozenset[str], number: int) -> frozenset[str]:
+    """`number` of the ids, evenly over the sorted ones and so over speakers; all for 0, or where there are fewer."""
+    ordered = sorted(ids)
+    if not number or number >= len(ordered):
+        return ids
+    return frozenset(ordered[place * len(ordered) // number] for place in range(number))
 
 
 def utterances(subset: Path) -> list[str]:

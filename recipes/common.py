@@ -1,27 +1,36 @@
-"""What the speech recipes' stages share: splits and the list of systems."""
+"""What the speech recipes' stages share: splits, what networks train on, and the list of systems."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from asr_distill.acoustic.config import TrainerConfig
+from asr_distill.acoustic.config import NetworkConfig, TrainerConfig
 from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.ensemble import Ensemble
 from asr_distill.acoustic.model import AcousticModel
+from asr_distill.acoustic.network import build_network
 from asr_distill.acoustic.precision import choose_precision
 from asr_distill.decode.decoder import SearchConfig
-from asr_distill.features.cmvn import Cmvn, CmvnKind
+from asr_distill.features.cmvn import Cmvn, CmvnKind, Stream
 from asr_distill.features.store import FrameStore
-from asr_distill.hmm.align import Alignment
+from asr_distill.hmm.align import Alignment, align_store
 from asr_distill.hmm.gmm import DiagGmm
+from asr_distill.hmm.model import HmmModel
+from asr_distill.hmm.sat import SatModel
+from asr_distill.lang.lang import Lang
 from asr_distill.recipe import StageRun
 from asr_distill.report.evaluation import Candidate, EvaluationConfig, Split
 from asr_distill.report.results import Role
 from local.resources import TRAIN, TUNE
 from recipes.settings import DecodeSettings
+
+NETWORK_TRAIN = "train_sp"  # the training split at all speeds, where it is perturbed
+RUNGS = ("mono", "tri1", "tri2b", "tri3b")
+FINAL = "tri3b"  # the rung whose senones the networks learn
 
 
 def stores_of(run: StageRun) -> dict[str, FrameStore]:
@@ -29,23 +38,55 @@ def stores_of(run: StageRun) -> dict[str, FrameStore]:
     return {split: FrameStore(run.input("features") / split) for split in run.figures("features")}
 
 
-def tuning_store(run: StageRun) -> FrameStore:
-    return FrameStore(run.input("features") / TUNE)
+def network_store(run: StageRun) -> FrameStore:
+    """What networks train on, with its adapted frames. Needs the stages features and align."""
+    name = NETWORK_TRAIN if NETWORK_TRAIN in run.figures("features") else TRAIN
+    return FrameStore(run.input("features") / name, run.input("align") / name / "adapted")
 
 
-def test_splits(run: StageRun) -> dict[str, Split]:
+def network_alignment(run: StageRun, store: FrameStore) -> Alignment:
+    """The senones of that store's frames."""
+    return Alignment.load(run.input("align") / store.directory.name)
+
+
+def decoding_stores(run: StageRun) -> dict[str, FrameStore]:
+    """Tuning and reported splits, with adapted frames where the stage adapt made them."""
+    adapted = run.figures("adapt")
+    return {split: FrameStore(store.directory, run.input("adapt") / split / "adapted" if split in adapted else None)
+            for split, store in stores_of(run).items() if split not in (TRAIN, NETWORK_TRAIN)}
+
+
+def reported_splits(run: StageRun) -> dict[str, Split]:
     """Reported splits with their alignments."""
-    return {split: Split(store, Alignment.load(run.input("mono") / split))
-            for split, store in stores_of(run).items() if split not in (TRAIN, TUNE)}
+    return {split: Split(store, Alignment.load(run.input("align") / split))
+            for split, store in decoding_stores(run).items() if split != TUNE}
 
 
-def training_data(run: StageRun, cmvn: CmvnKind, trainer: TrainerConfig) -> tuple[TrainingData, Cmvn]:
-    """Normalised training frames with their pdf-ids, in the precision of the training, and the normalisation."""
-    store = FrameStore(run.input("features") / TRAIN)
-    form = Cmvn(cmvn, store.total_stats)
+def normalisation(store: FrameStore, stream: Stream, cmvn: CmvnKind) -> Cmvn:
+    """The form of CMVN for a network of this input, trained on this store."""
+    if stream == "adapted":
+        assert store.adapted is not None
+        return Cmvn("global", store.adapted.stats, stream="adapted")
+    return Cmvn(cmvn, store.total_stats)
+
+
+def training_data(run: StageRun, store: FrameStore, alignment: Alignment, cmvn: Cmvn, network: NetworkConfig,
+                  trainer: TrainerConfig) -> TrainingData:
+    """Normalised training frames with their pdf-ids, in the precision of the training, with the network's context."""
+    shape = build_network(network, cmvn.dimension, alignment.num_pdfs)
+    config = dataclasses.replace(run.settings.data, left=shape.left, right=shape.right)
     precision = choose_precision(trainer.precision, run.device)
-    return TrainingData.build(store, Alignment.load(run.input("mono") / TRAIN), form, run.settings.data, run.device,
-                              precision.dtype), form
+    return TrainingData.build(store, alignment, cmvn, config, run.device, precision.dtype)
+
+
+def realigned(run: StageRun, store: FrameStore, group: str) -> Alignment:
+    """The training frames aligned by the teachers that are there so far, for the next group; kept in `run.out`."""
+    out = run.out / f"alignment_{group}"
+    if not (out / "alignment.json").is_file():
+        ensemble = Ensemble(load_teachers(run.out, run.device))
+        align_store(ensemble, store, HmmModel.load(run.input("align")), Lang(run.input("pronunciations")),
+                    run.settings.align.search, run.device, f"realigning for {group}").save(out)
+    return Alignment.load(out)
 
 
 def load_teachers(directory: Path, device: torch.device) -> list[AcousticModel]:
@@ -69,16 +110,18 @@ def evaluation_config(settings: DecodeSettings, *, search: SearchConfig | None =
 def systems_of(run: StageRun) -> Iterator[Candidate]:
     """The systems that settings.decode.systems names, weakest first."""
     wanted, device = run.settings.decode.systems, run.device
-    teachers, students, mono = run.input("teachers"), run.input("student"), run.input("mono")
+    teachers, students = run.input("teachers"), run.input("student")
     trained = run.figures("teachers")
-    if "gmm" in wanted:
-        yield Candidate("mono", "gmm", lambda: DiagGmm.load(mono, device), run.figures("mono")["parameters"],
-                        (mono / "gmm.safetensors").stat().st_size)
+    for rung in RUNGS:
+        if rung in wanted:
+            yield _gmm(run, rung)
     if "baseline" in wanted:
         yield _network("baseline", "baseline", students / "baseline", run.figures("student")["baseline"], device)
     if "teachers" in wanted:
+        first: dict[str, str] = {}  # of each group: its tuned search serves the others
         for number, (name, figures) in enumerate(trained.items(), 1):
-            yield _network(name, "teacher", teachers / name, figures, device, like="teacher1",
+            like = first.setdefault(figures["group"], name)
+            yield _network(name, "teacher", teachers / name, figures, device, like="" if like == name else like,
                            decoded=number <= (run.settings.decode.teachers or len(trained)))
     if "ensemble" in wanted:
         mean = run.settings.distill.store.mean
@@ -87,6 +130,16 @@ def systems_of(run: StageRun) -> Iterator[Candidate]:
                         sum(model_bytes(teachers / name) for name in trained))
     if "student" in wanted:
         yield _network("student", "student", students / "student", run.figures("student")["student"], device)
+
+
+def _gmm(run: StageRun, rung: str) -> Candidate:
+    directory, device = run.input(rung), run.device
+    parameters, graph = run.figures(rung)["parameters"], run.input("graph") / rung
+    if rung == FINAL:
+        return Candidate(rung, "gmm", lambda: SatModel.load(directory, device).adapted, parameters,
+                         (directory / "adapted" / "gmm.safetensors").stat().st_size, graph=graph)
+    return Candidate(rung, "gmm", lambda: DiagGmm.load(directory, device), parameters,
+                     (directory / "gmm.safetensors").stat().st_size, graph=graph)
 
 
 def _network(name: str, role: Role, directory: Path, figures: dict, device: torch.device, *, like: str = "",

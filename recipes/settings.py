@@ -11,11 +11,15 @@ from asr_distill.config import NO_RESULT
 from asr_distill.decode.decoder import SearchConfig
 from asr_distill.decode.tune import TuneConfig
 from asr_distill.distill.config import DistillConfig, SoftTargetConfig
-from asr_distill.features.cmvn import CmvnKind
+from asr_distill.features.cmvn import CmvnKind, Stream
 from asr_distill.features.fbank import FbankConfig
+from asr_distill.hmm.adapt import FmllrConfig
 from asr_distill.hmm.aligner import AlignConfig
 from asr_distill.hmm.mono import MonoConfig
+from asr_distill.hmm.sat import SatConfig
+from asr_distill.hmm.triphone import LdaConfig, TriphoneConfig
 from asr_distill.lang.build import LangSettings
+from asr_distill.lang.pronprobs import PronunciationConfig
 
 
 @dataclass(frozen=True)
@@ -27,32 +31,71 @@ class CorpusSettings:
     test_ids: Path | None = None  # utterance ids of the reported set, one a line, where a larger folder holds it
     download_dir: str = field(default="data", metadata=NO_RESULT)  # archives and audio that the recipe downloads
     base_url: str = field(default="", metadata=NO_RESULT)  # another mirror than OpenSLR
+    tune_utterances: int = 400  # of the tuning split, spread evenly (adaptation decodes all of them); 0: all
     on_error: Literal["stop", "skip"] = "stop"  # skip: leave bad utterances out, listed in rejected.json
     workers: int = field(default=0, metadata=NO_RESULT)  # processes that read audio; 0 = one a core
 
     def __post_init__(self) -> None:
-        if self.workers < 0:
-            raise ValueError(f"workers must be at least 0, not {self.workers}")
+        if self.workers < 0 or self.tune_utterances < 0:
+            raise ValueError(f"workers and tune_utterances must be at least 0, not {self.workers} and "
+                             f"{self.tune_utterances}")
 
 
 @dataclass(frozen=True)
-class HmmSettings:
-    mono: MonoConfig = MonoConfig()
-    align: AlignConfig = AlignConfig()
+class AlignSettings:
+    """Alignment between the rungs of the ladder and of what networks train on, and speaker adaptation."""
+
+    search: AlignConfig = AlignConfig()
+    fmllr: FmllrConfig = FmllrConfig()
 
 
 @dataclass(frozen=True)
-class TeacherSettings:
-    """N networks that differ in their seeds."""
+class TeacherGroup:
+    """Networks of one shape that differ in their seeds."""
 
     seeds: tuple[int, ...] = (1, 2, 3)
-    cmvn: CmvnKind = "speaker"
+    stream: Stream = "raw"  # adapted: fMLLR features in place of log-mel
+    cmvn: CmvnKind = "speaker"  # of no effect for the adapted stream, which is normalised globally
+    realign: bool = False  # train on an alignment by the teachers of the groups before, not on the GMM's
     network: NetworkConfig = NetworkConfig(layers=4, width=1024)
     trainer: TrainerConfig = TrainerConfig()
 
     def __post_init__(self) -> None:
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ValueError("seeds must be a list of different numbers, one a teacher")
+
+
+@dataclass(frozen=True)
+class TeacherSettings:
+    """The ensemble: groups of networks, in the order in which they are trained."""
+
+    groups: dict[str, TeacherGroup] = field(default_factory=lambda: {"wide": TeacherGroup()})
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            raise ValueError("groups must hold at least one group of teachers")
+        if next(iter(self.groups.values())).realign:
+            raise ValueError("the first group has no teachers before it to realign with")
+
+    @property
+    def adapted(self) -> bool:
+        """Whether any of them hears speaker-adapted frames."""
+        return any(group.stream == "adapted" for group in self.groups.values())
+
+    @property
+    def seeds(self) -> list[int]:
+        return [seed for group in self.groups.values() for seed in group.seeds]
+
+
+@dataclass(frozen=True)
+class SpeedSettings:
+    """Speed perturbation of what networks train on (the GMMs hear the audio as it is)."""
+
+    factors: tuple[float, ...] = (1.0,)  # (0.9, 1.0, 1.1): Kaldi's three-way perturbation
+
+    def __post_init__(self) -> None:
+        if 1.0 not in self.factors:
+            raise ValueError("factors must hold 1.0: the audio as it is")
 
 
 @dataclass(frozen=True)
@@ -77,8 +120,9 @@ class DecodeSettings:
 
     search: SearchConfig = SearchConfig()
     tune: TuneConfig = TuneConfig()
-    systems: tuple[Literal["gmm", "baseline", "teachers", "ensemble", "student"], ...] = (
-        "baseline", "teachers", "ensemble", "student")
+    first_pass: SearchConfig = SearchConfig(beam=10.0, max_active=2000)  # whose words speakers are adapted on
+    systems: tuple[Literal["mono", "tri1", "tri2b", "tri3b", "baseline", "teachers", "ensemble", "student"], ...] = (
+        "baseline", "teachers", "ensemble", "student")  # GMM rungs below tri3b need graphs of their own
     teachers: int = 0  # > 0: only so many are decoded, the rest scored by frames (they share teacher1's tuning anyway)
     workers: int = field(default=0, metadata=NO_RESULT)  # search processes; 0 = one a core
 
@@ -94,15 +138,15 @@ class Settings:
     corpus: CorpusSettings = CorpusSettings()
     features: FbankConfig = FbankConfig()
     lang: LangSettings = LangSettings()
-    hmm: HmmSettings = HmmSettings()
+    mono: MonoConfig = MonoConfig()
+    tri1: TriphoneConfig = TriphoneConfig()
+    tri2b: LdaConfig = LdaConfig()
+    tri3b: SatConfig = SatConfig()
+    pronunciations: PronunciationConfig = PronunciationConfig()
+    align: AlignSettings = AlignSettings()
+    speed: SpeedSettings = SpeedSettings()
     data: DataConfig = DataConfig()
     teachers: TeacherSettings = TeacherSettings()
     distill: DistillSettings = DistillSettings()
     student: StudentSettings = StudentSettings()
     decode: DecodeSettings = field(default_factory=DecodeSettings)
-
-    def __post_init__(self) -> None:
-        for name, network in (("teachers", self.teachers.network), ("student", self.student.network)):
-            if network.left > self.data.left or network.right > self.data.right:
-                raise ValueError(f"{name}.network looks {network.left} frames back and {network.right} ahead, data "
-                                 f"keeps {self.data.left} and {self.data.right}: raise data.left and data.right")

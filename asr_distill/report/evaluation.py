@@ -33,6 +33,7 @@ class Candidate:
     bytes: int
     like: str = ""  # a system measured before whose tuned search serves this one too
     decoded: bool = True  # false: frame accuracy only
+    graph: Path | None = None  # over pdfs of its own; None: the graph of all
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def evaluate_all(candidates: Iterable[Candidate], graph: Path, tuning: FrameStor
 def _evaluate(candidate: Candidate, graph: Path, tuning: FrameStore | None, splits: Mapping[str, Split],
               config: EvaluationConfig, search: SearchConfig | None, out: Path, device: torch.device,
               pool: SearchPool) -> dict[str, Any]:
-    model, directory = candidate.load(), out / candidate.name
+    model, directory, graph = candidate.load(), out / candidate.name, candidate.graph or graph
     tuned: dict[str, Any] = {}
     if search is None and candidate.decoded and config.tune is not None and tuning is not None:
         references = {utterance.id: utterance.words for utterance in tuning.utterances}

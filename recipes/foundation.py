@@ -1,0 +1,180 @@
+"""The stages under every speech recipe: features, language, the ladder of GMMs to senones, alignments and graphs."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from asr_distill.corpus.manifest import load_split
+from asr_distill.decode.graph import compile_hclg
+from asr_distill.decode.search import SearchPool, decode_store
+from asr_distill.features.compute import compute_store
+from asr_distill.features.store import FrameStore
+from asr_distill.hmm.align import Alignment, align_store
+from asr_distill.hmm.gmm import DiagGmm
+from asr_distill.hmm.model import HmmModel
+from asr_distill.hmm.mono import train_mono
+from asr_distill.hmm.prons import count_pronunciations
+from asr_distill.hmm.sat import SatModel, train_sat
+from asr_distill.hmm.sat_adapt import adapt_store, align_adapted
+from asr_distill.hmm.triphone import train_lda, train_triphone
+from asr_distill.lang.build import build_lang
+from asr_distill.lang.lang import Lang, with_counts
+from asr_distill.recipe import StageRun, stage
+from local.resources import TRAIN, Resources
+from recipes.common import NETWORK_TRAIN, RUNGS, stores_of
+
+
+@stage(reads=["corpus"], settings=["corpus", "features", "speed"], resumable=True)
+def features(run: StageRun) -> dict:
+    """Log-mel filterbank frames of every split, computed in batches on the device."""
+    root = Resources.load(run.input("corpus"), run.settings.corpus.dir).root
+
+    def compute(split: str, name: str, speeds: tuple[float, ...]) -> dict[str, Any]:
+        return compute_store(load_split(run.input("corpus"), split, root), run.out / name, run.settings.features,
+                             run.device, workers=run.settings.corpus.workers, label=f"features of {name}",
+                             speeds=speeds)
+
+    figures = {split: compute(split, split, (1.0,)) for split in run.figures("corpus")}
+    factors = run.settings.speed.factors
+    return figures | ({NETWORK_TRAIN: compute(TRAIN, NETWORK_TRAIN, factors)} if factors != (1.0,) else {})
+
+
+@stage(reads=["corpus", "features"], settings=["corpus", "lang"], resumable=True)
+def lang(run: StageRun) -> dict:
+    """Words, pronunciations (g2p for unknown training words), n-gram model; L and G."""
+    settings = Resources.load(run.input("corpus"), run.settings.corpus.dir).complete(run.settings.lang)
+    transcripts = {split: [utterance.words for utterance in store.utterances]
+                   for split, store in stores_of(run).items() if split != NETWORK_TRAIN}
+    return build_lang(settings, transcripts, TRAIN, run.out)
+
+
+@stage(reads=["features", "lang"], settings=["mono"], resumable=True)
+def mono(run: StageRun) -> dict:
+    """Monophone GMM from a flat start; the training split aligned."""
+    lang, store, config = Lang(run.input("lang")), FrameStore(run.input("features") / TRAIN), run.settings.mono
+    hmm, gmm, figures = train_mono(store, lang, config, run.out / "work", run.device)
+    gmm.save(run.out)
+    alignment = align_store(gmm, store, hmm, lang, config.align, run.device, "mono: aligning")
+    return figures | _finish(run, hmm, alignment)
+
+
+@stage(reads=["features", "lang", "mono"], settings=["tri1"], resumable=True)
+def tri1(run: StageRun) -> dict:
+    """Triphones on cepstra with deltas: the first senones; the training split aligned."""
+    lang, store, config = Lang(run.input("lang")), FrameStore(run.input("features") / TRAIN), run.settings.tri1
+    hmm, gmm, figures = train_triphone(store, *_below(run, "mono"), lang, config, run.out / "work", run.device)
+    gmm.save(run.out)
+    alignment = align_store(gmm, store, hmm, lang, config.align, run.device, "tri1: aligning")
+    return figures | _finish(run, hmm, alignment)
+
+
+@stage(reads=["features", "lang", "tri1"], settings=["tri2b"], resumable=True)
+def tri2b(run: StageRun) -> dict:
+    """Triphones on spliced cepstra under LDA and MLLT; the training split aligned."""
+    lang, store, config = Lang(run.input("lang")), FrameStore(run.input("features") / TRAIN), run.settings.tri2b
+    hmm, gmm, figures = train_lda(store, *_below(run, "tri1"), lang, config, run.out / "work", run.device)
+    gmm.save(run.out)
+    alignment = align_store(gmm, store, hmm, lang, config.align, run.device, "tri2b: aligning")
+    return figures | _finish(run, hmm, alignment)
+
+
+@stage(reads=["features", "lang", "tri2b"], settings=["tri3b"], resumable=True)
+def tri3b(run: StageRun) -> dict:
+    """Speaker-adaptive training under fMLLR; the training split aligned."""
+    lang, store, config = Lang(run.input("lang")), FrameStore(run.input("features") / TRAIN), run.settings.tri3b
+    below = DiagGmm.load(run.input("tri2b"), run.device)
+    hmm, sat, figures = train_sat(store, *_below(run, "tri2b"), below, lang, config, run.out / "work", run.device)
+    sat.save(run.out)
+    alignment, _ = align_adapted(sat, store, hmm, lang, config.align, config.fmllr, run.out / "work" / "adapted",
+                                 run.device, "tri3b: aligning")
+    return figures | _finish(run, hmm, alignment)
+
+
+@stage(reads=["features", "lang", "tri3b"], settings=["pronunciations"])
+def pronunciations(run: StageRun) -> dict:
+    """Pronunciation and silence probabilities from the alignment, put back into L."""
+    lang, store = Lang(run.input("lang")), FrameStore(run.input("features") / TRAIN)
+    alignment, hmm = _below(run, "tri3b")
+    counts = count_pronunciations(alignment, store, hmm, lang)
+    again = with_counts(lang, counts, run.out, run.settings.pronunciations)
+    return {"utterances": counts.utterances, "unmatched": counts.unmatched,
+            "silence_probability": again.silence_probability}
+
+
+@stage(reads=["features", "pronunciations", "tri3b"], settings=["align"], resumable=True)
+def align(run: StageRun) -> dict:
+    """Every frame of every split aligned to a senone under fMLLR; what networks train on keeps its adapted frames."""
+    settings, lang = run.settings.align, Lang(run.input("pronunciations"))
+    hmm, sat = HmmModel.load(run.input("tri3b")), SatModel.load(run.input("tri3b"), run.device)
+    hmm.save(run.out)
+    figures = {}
+    for split, store in stores_of(run).items():
+        if (run.out / split / "alignment.json").is_file():
+            figures[split] = Alignment.load(run.out / split).figures
+            continue
+        adapted = run.out / split / "adapted"
+        alignment, _ = align_adapted(sat, store, hmm, lang, settings.search, settings.fmllr, adapted, run.device,
+                                     f"aligning {split}")
+        if split not in (TRAIN, NETWORK_TRAIN):
+            shutil.rmtree(adapted)  # adapted on the transcripts: fair as a reference for frames, not for decoding
+        alignment.save(run.out / split)
+        figures[split] = alignment.figures
+    return figures
+
+
+@stage(reads=["lang", "pronunciations", "mono", "tri1", "tri2b", "tri3b"], settings=["decode"], resumable=True)
+def graph(run: StageRun) -> dict:
+    """The decoding graphs HCLG: one over the final senones, one for each lower rung that is decoded."""
+    figures = {}
+    for rung in RUNGS:
+        if rung != "tri3b" and rung not in run.settings.decode.systems:
+            continue
+        language = Lang(run.input("pronunciations" if rung == "tri3b" else "lang"))
+        figures[rung] = compile_hclg(language, HmmModel.load(run.input(rung)), run.out / rung)
+    return figures
+
+
+@stage(reads=["features", "pronunciations", "tri3b", "graph"], settings=["align", "decode", "teachers"],
+       resumable=True)
+def adapt(run: StageRun) -> dict:
+    """Speakers of the tuning and reported splits adapted in two passes of decoding, where a system needs it."""
+    if not (run.settings.teachers.adapted or "tri3b" in run.settings.decode.systems):
+        return {}
+    settings, lang = run.settings.decode, Lang(run.input("pronunciations"))
+    hmm, sat = HmmModel.load(run.input("tri3b")), SatModel.load(run.input("tri3b"), run.device)
+    figures: dict[str, Any] = {}
+    with SearchPool(settings.workers) as pool:
+        for split, store in stores_of(run).items():
+            if split in (TRAIN, NETWORK_TRAIN):
+                continue
+            work = run.out / split
+            for number, model in enumerate((sat.independent, sat.adapted), 1):
+                label = f"{split}: pass {number}"
+                found = decode_store(model, store, run.input("graph") / "tri3b", settings.first_pass,
+                                     work=work / f"pass{number}", device=run.device, label=label, pool=pool)
+                words = {hypothesis.id: hypothesis.words for hypothesis in found}
+                alignment = align_store(model, store, hmm, lang, run.settings.align.search, run.device,
+                                        f"{label}: aligning", transcripts=words)
+                out = work / f"adapted{number}"
+                store = adapt_store(sat, store, alignment, hmm.phones, run.settings.align.fmllr, out, run.device)
+            shutil.rmtree(work / "adapted1")
+            (work / "adapted2").rename(work / "adapted")
+            figures[split] = {"partial": sum(not hypothesis.reached_final for hypothesis in found)}
+    return figures
+
+
+def _below(run: StageRun, rung: str) -> tuple[Alignment, HmmModel]:
+    """The alignment of the training split that a rung ended with, and its HMM."""
+    return Alignment.load(run.input(rung) / TRAIN), HmmModel.load(run.input(rung))
+
+
+def _finish(run: StageRun, hmm: HmmModel, alignment: Alignment) -> dict:
+    """Save a rung's HMM and alignment; its working files go."""
+    hmm.save(run.out)
+    alignment.save(run.out / TRAIN)
+    shutil.rmtree(run.out / "work")
+    return {"aligned": float(alignment.aligned.mean())}
+
+
+STAGES = [features, lang, mono, tri1, tri2b, tri3b, pronunciations, align, graph, adapt]
