@@ -1,27 +1,30 @@
-"""How much of the machine's own matrix-product rate the trainer reaches, by width of the network.
+"""How much of the machine's own matrix-product rate the trainer reaches, by width or by kind of network.
 
-    python benchmarks/trainer.py [--widths 256 512 1024 2048] [--batch 4096] [--device cpu] [--out FILE.json]
+    python benchmarks/trainer.py [--widths 256 512 1024 2048] [--kinds tdnn conv_tdnn attention] [--batch 4096]
+                                 [--device cpu] [--out FILE.json]
 
-The rate of a product (rows, width) @ (width, width) in the trainer's own number format (rows 512, 1024 and the batch:
-the best counts) is measured before and after every trainer run, in the same process; the trainer's is its arithmetic
-(6 operations per weight and frame, 4 in the first layer, whose input needs no gradient) over the time of a whole
-update: gathering, forward, loss, backward, clipping, optimizer. Best update against best product: other work on the
-machine disturbs both.
+Feed-forward networks of the given widths, then one network of each kind at the size proposed for a teacher (SHAPES), on
+chunks. The rate of a product (rows, width) @ (width, width) in the trainer's own number format (rows 512, 1024 and the
+batch: the best counts) is measured before and after every trainer run, in the same process; the trainer's is its
+arithmetic (2 operations a weight forward, 4 backward; 2 in the first layer, whose input needs no gradient) over the
+time of a whole update: gathering, forward, loss, backward, clipping, optimizer. Best update against best product:
+other work on the machine disturbs both. What is computed for a chunk's context alone counts as no work.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from asr_distill.acoustic.base import Network
 from asr_distill.acoustic.checkpoint import TrainerState
 from asr_distill.acoustic.config import NetworkConfig, TrainerConfig
 from asr_distill.acoustic.data import TrainingData
@@ -35,19 +38,41 @@ from asr_distill.files import write_json
 COEFFICIENTS, LEFT, RIGHT = 40, 20, 5
 
 
+# Teachers of five to eight million weights, and the chunks that suit them.
+TDNN = NetworkConfig(kind="tdnn", layers=6, width=512, stride=3, norm="batch", dropout=0.1, skip=0.66)
+SHAPES = {
+    "tdnn": (TDNN, 150),
+    "tdnn_wide": (replace(TDNN, width=640), 150),
+    "tdnn_10ms": (replace(TDNN, stride=1, splices=((-1, 0, 1),) * 2 + ((-3, 0, 3),) * 4), 150),
+    "tdnn_f": (replace(TDNN, layers=9, width=1024, bottleneck=128), 150),
+    "conv_tdnn": (replace(TDNN, kind="conv_tdnn", layers=5), 150),
+    "attention": (replace(TDNN, kind="attention", layers=3, reach=5, skip=1.0), 240),
+}
+
+
 def random_data(frames: int, pdfs: int, device: torch.device, dtype: torch.dtype) -> TrainingData:
-    """Noise in one long utterance: speed does not depend on what is said."""
-    rows = torch.randn(frames + LEFT + RIGHT, COEFFICIENTS, device=device).to(dtype)
-    everything = torch.arange(frames)
-    return TrainingData(rows, everything.to(device), torch.randint(0, pdfs, (frames,), device=device), everything,
-                        everything[:0], LEFT, RIGHT, pdfs, device, np.array([0, frames]))
+    """Noise in utterances of 10 seconds: speed does not depend on what is said."""
+    count, length = frames // 1000, 1000
+    everything = torch.arange(count * length)
+    begins = everything + torch.arange(count).repeat_interleave(length) * (LEFT + RIGHT)
+    rows = torch.randn(len(everything) + count * (LEFT + RIGHT), COEFFICIENTS, device=device).to(dtype)
+    return TrainingData(rows, begins.to(device), torch.randint(0, pdfs, (len(everything),), device=device), everything,
+                        everything[:0], LEFT, RIGHT, pdfs, device, np.arange(0, len(everything) + 1, length))
 
 
-def operations(shape: NetworkConfig, pdfs: int) -> int:
-    """Floating-point operations per frame of one update."""
-    sizes = [COEFFICIENTS * (LEFT + 1 + RIGHT)] + [shape.width] * shape.layers + [pdfs]
-    products = [a * b for a, b in itertools.pairwise(sizes)]
-    return 4 * products[0] + 6 * sum(products[1:])
+def operations(network: Network, shape: NetworkConfig) -> float:
+    """Floating-point operations per frame of one update: every weight is used once a frame, or once a stride."""
+    products = {name: float(weight.numel()) for name, weight in network.named_parameters() if weight.ndim > 1}
+    if network.stride > 1:  # the output layer alone works on every frame
+        products = {name: count if name.startswith("output.") else count / network.stride
+                    for name, count in products.items()}
+    if shape.kind == "conv_tdnn":  # a kernel is used at every mel
+        mels = network.num_coefficients
+        for number in range(len(shape.channels)):
+            mels = mels if number == 0 else -(-mels // 2)
+            products[f"front.convolutions.{number}.weight"] *= mels
+    first = next(iter(products.values()))
+    return 6 * sum(products.values()) - 2 * first
 
 
 def update_times(run: TrainingRun, updates: int, device: torch.device, clock: Callable[[], float]) -> list[float]:
@@ -61,11 +86,11 @@ def update_times(run: TrainingRun, updates: int, device: torch.device, clock: Ca
     return times
 
 
-def measure(shape: NetworkConfig, options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+def measure(shape: NetworkConfig, options: argparse.Namespace, device: torch.device, chunk: int = 1) -> dict[str, Any]:
     precision = choose_precision(options.precision, device)
-    data = random_data(max(50_000, 4 * options.batch), options.pdfs, device, precision.dtype)
+    data = random_data(max(50_000, 4 * options.batch * (1 if chunk == 1 else 2)), options.pdfs, device, precision.dtype)
     network = build_network(shape, COEFFICIENTS, options.pdfs).to(device)
-    config = TrainerConfig(batch=options.batch, max_updates=options.updates + 1, tensorboard=False,
+    config = TrainerConfig(batch=options.batch, chunk=chunk, max_updates=options.updates + 1, tensorboard=False,
                            optimizer=options.optimizer)
     clock = time.process_time if options.clock == "cpu" else time.perf_counter
     shapes = sorted({512, 1024, options.batch})
@@ -76,11 +101,13 @@ def measure(shape: NetworkConfig, options: argparse.Namespace, device: torch.dev
         times = update_times(run, options.updates, device, clock)
     rates += [matmul_rate(device, precision.dtype, rows, shape.width, repeats=20, clock=clock) for rows in shapes]
     best, median = min(times), sorted(times)[len(times) // 2]
-    reached = operations(shape, options.pdfs) * options.batch / best / 1e9
-    return {"width": shape.width, "parameters": num_parameters(network), "precision": precision.name,
-            "product_gflops": round(max(rates)), "trainer_gflops": round(reached),
-            "share": round(reached / max(rates), 3), "frames_per_second": round(options.batch / best),
-            "frames_per_second_median": round(options.batch / median), "update_ms": round(1e3 * best, 2)}
+    frames = run.sampler.frames
+    reached = operations(network, shape) * frames / best / 1e9
+    return {"kind": shape.kind, "layers": shape.layers, "width": shape.width, "stride": shape.stride,
+            "context": [network.left, network.right], "parameters": num_parameters(network),
+            "precision": precision.name, "product_gflops": round(max(rates)), "trainer_gflops": round(reached),
+            "share": round(reached / max(rates), 3), "frames_per_second": round(frames / best),
+            "frames_per_second_median": round(frames / median), "update_ms": round(1e3 * best, 2)}
 
 
 def dropout_row(rows: int, width: int, device: torch.device, dtype: torch.dtype) -> str:
@@ -98,9 +125,14 @@ def dropout_row(rows: int, width: int, device: torch.device, dtype: torch.dtype)
             f"ratio {best['torch'] / best['ours']:.1f}")
 
 
+def line(row: dict[str, Any]) -> str:
+    return "  ".join(f"{key} {value}" for key, value in row.items())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--widths", type=int, nargs="+", default=[256, 512, 1024, 2048])
+    parser.add_argument("--widths", type=int, nargs="*", default=[256, 512, 1024, 2048])
+    parser.add_argument("--kinds", nargs="*", choices=SHAPES, default=list(SHAPES))
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--pdfs", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=4096)
@@ -118,7 +150,11 @@ def main() -> None:
     rows = []
     for width in options.widths:
         rows.append(measure(NetworkConfig(layers=options.layers, width=width), options, device))
-        print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+        print(line(rows[-1]), flush=True)
+    for name in options.kinds:
+        shape, chunk = SHAPES[name]
+        rows.append(measure(shape, options, device, chunk) | {"name": name, "chunk": chunk})
+        print(line(rows[-1]), flush=True)
     print(dropout_row(options.batch, 1024, device, choose_precision(options.precision, device).dtype))
     if options.out:
         write_json(options.out, {"device": str(device), "threads": torch.get_num_threads(), "layers": options.layers,
