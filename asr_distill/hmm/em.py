@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from asr_distill.hmm.gmm import Mixtures
-from asr_distill.hmm.posteriors import TilePosteriors, Tiles, tile_frames, with_squares, zeros64
-from asr_distill.hmm.threads import map_threads
+from asr_distill.hmm.posteriors import TilePosteriors, pick, tile_frames, with_squares, zeros64
+from asr_distill.hmm.threads import one_thread
 
 
 @dataclass(frozen=True)
@@ -52,23 +52,19 @@ def accumulate(mixtures: Mixtures, features: torch.Tensor, pdfs: torch.Tensor, *
     log-likelihood of `features` (Kaldi's gmm-acc-stats-twofeats).
     """
     posteriors_of = TilePosteriors(mixtures)
-
-    def moments_of(tiles: Tiles) -> tuple[Tiles, torch.Tensor, torch.Tensor, torch.Tensor]:
-        both = with_squares(features[tiles.frames])
-        posteriors, evidence = posteriors_of(both, tiles)
-        out = both if features_out is None else with_squares(features_out[tiles.frames])
-        return tiles, posteriors.sum(2), posteriors @ out, evidence.sum(dtype=torch.float64)
-
     dimension = (features if features_out is None else features_out).shape[1]
-    device = features.device
-    occupancies = zeros64(device, len(mixtures.weights))
-    moments = zeros64(device, len(mixtures.weights), 2 * dimension)
-    total = zeros64(device)
-    for tiles, counts, sums, evidence in map_threads(moments_of, tile_frames(mixtures, pdfs), device):
-        components = tiles.components.flatten()
-        occupancies.index_add_(0, components, counts.flatten().double())
-        moments.index_add_(0, components, sums.flatten(0, 1).double())
-        total += evidence
+    occupancies = zeros64(features.device, len(mixtures.weights))
+    moments = zeros64(features.device, len(mixtures.weights), 2 * dimension)
+    total = zeros64(features.device)
+    with one_thread():
+        for tiles in tile_frames(mixtures, pdfs):
+            both = with_squares(pick(features, tiles.frames))
+            posteriors, evidence = posteriors_of(both, tiles)
+            out = both if features_out is None else with_squares(pick(features_out, tiles.frames))
+            components = tiles.components.flatten()
+            occupancies.index_add_(0, components, posteriors.sum(2).flatten().double())
+            moments.index_add_(0, components, (posteriors @ out).flatten(0, 1).double())
+            total += evidence.sum(dtype=torch.float64)
     return GmmStats(occupancies, moments[:, :dimension], moments[:, dimension:], float(total), len(features))
 
 

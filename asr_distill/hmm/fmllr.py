@@ -11,8 +11,8 @@ import torch
 
 from asr_distill.hmm.gmm import Mixtures
 from asr_distill.hmm.mllt import replace_row
-from asr_distill.hmm.posteriors import TilePosteriors, Tiles, tile_frames, weighted_squares, with_squares, zeros64
-from asr_distill.hmm.threads import map_threads
+from asr_distill.hmm.posteriors import TilePosteriors, pick, tile_frames, weighted_squares, with_squares, zeros64
+from asr_distill.hmm.threads import one_thread
 
 _SPAN = 1e-6  # smallest over largest eigenvalue of G with unit diagonal: below it float32 sums tell nothing
 
@@ -45,24 +45,19 @@ def accumulate_fmllr(mixtures: Mixtures, features: torch.Tensor, pdfs: torch.Ten
         raise ValueError("the model of the posteriors must have as many components in each pdf as the other one")
     precisions = 1 / mixtures.variances
     both = torch.cat([precisions, mixtures.means * precisions], 1)  # (G, 2 D)
-
     posteriors_of = TilePosteriors(source)
-
-    def moments(tiles: Tiles) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        posteriors, _ = posteriors_of(with_squares(seen[tiles.frames]), tiles)
-        real = tiles.real
-        mixed = (posteriors.mT @ both[tiles.components]).flatten(0, 1)[real]  # (frames, 2 D)
-        frames = features[tiles.frames.flatten()[real]]
-        extended = torch.cat([frames, frames.new_ones(len(frames), 1)], 1)
-        return (posteriors.sum(dtype=torch.float64), (mixed[:, size:].T @ extended).double(),
-                weighted_squares(mixed[:, :size], extended))
-
     beta = zeros64(features.device)
     k, g = zeros64(features.device, size, size + 1), zeros64(features.device, size, size + 1, size + 1)
-    for frames, first, second in map_threads(moments, tile_frames(mixtures, pdfs, frame_weights), features.device):
-        beta += frames
-        k += first
-        g += second
+    with one_thread():
+        for tiles in tile_frames(mixtures, pdfs, frame_weights):
+            posteriors, _ = posteriors_of(with_squares(pick(seen, tiles.frames)), tiles)
+            real = tiles.real
+            mixed = pick((posteriors.mT @ pick(both, tiles.components)).flatten(0, 1), real)  # (frames, 2 D)
+            frames = pick(features, tiles.frames.flatten()[real])
+            extended = torch.cat([frames, frames.new_ones(len(frames), 1)], 1)
+            beta += posteriors.sum(dtype=torch.float64)
+            k += mixed[:, size:].T @ extended
+            g += weighted_squares(mixed[:, :size], extended)
     return FmllrStats(float(beta), k.cpu().numpy(), g.cpu().numpy())
 
 

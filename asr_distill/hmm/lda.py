@@ -9,6 +9,7 @@ import torch
 
 from asr_distill.errors import UserError
 from asr_distill.hmm.posteriors import zeros64
+from asr_distill.hmm.threads import one_thread
 
 _CHUNK = 8192  # frames in one product
 
@@ -29,11 +30,12 @@ def accumulate_lda(features: torch.Tensor, classes: torch.Tensor, num_classes: i
     """Statistics of features (T, D) with classes int64 (T,); frames of a class below 0 are left out."""
     size = features.shape[1]
     sums, squares = zeros64(features.device, num_classes, size), zeros64(features.device, size, size)
-    for at in range(0, len(features), _CHUNK):
-        kept = classes[at : at + _CHUNK] >= 0
-        frames = features[at : at + _CHUNK][kept].double()
-        sums.index_add_(0, classes[at : at + _CHUNK][kept], frames)
-        squares += frames.T @ frames
+    with one_thread():
+        for at in range(0, len(features), _CHUNK):
+            kept = classes[at : at + _CHUNK] >= 0
+            frames = features[at : at + _CHUNK][kept].double()
+            sums.index_add_(0, classes[at : at + _CHUNK][kept], frames)
+            squares += frames.T @ frames
     counts = torch.bincount(classes[classes >= 0], minlength=num_classes).double()
     return LdaStats(counts.cpu().numpy(), sums.cpu().numpy(), squares.cpu().numpy())
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from asr_distill.hmm.gmm import Mixtures
-from asr_distill.hmm.posteriors import TilePosteriors, Tiles, tile_frames, weighted_squares, with_squares, zeros64
-from asr_distill.hmm.threads import map_threads
+from asr_distill.hmm.posteriors import TilePosteriors, pick, tile_frames, weighted_squares, with_squares, zeros64
+from asr_distill.hmm.threads import one_thread
 
 _GAUSSIANS = 1024  # in one product
 
@@ -35,32 +35,28 @@ def accumulate_mllt(mixtures: Mixtures, features: torch.Tensor, pdfs: torch.Tens
     size = features.shape[1]
     precisions = 1 / mixtures.variances
     centre = mixtures.means.mean(0)  # near the frames' mean: what is subtracted below stays small
-
     posteriors_of = TilePosteriors(mixtures)
-
-    def moments(tiles: Tiles) -> tuple[Tiles, torch.Tensor, torch.Tensor, torch.Tensor]:
-        frames = features[tiles.frames]
-        posteriors, _ = posteriors_of(with_squares(frames), tiles)
-        frame_weights = posteriors.mT @ precisions[tiles.components]  # (tiles, frames of a tile, D)
-        real, centred = tiles.real, frames - centre
-        squares = weighted_squares(frame_weights.flatten(0, 1)[real], centred.flatten(0, 1)[real])
-        return tiles, posteriors.sum(2), posteriors @ centred, squares
-
     occupancies = zeros64(features.device, len(precisions))
     sums = zeros64(features.device, len(precisions), size)
     g = zeros64(features.device, size, size, size)
-    for tiles, counts, totals, squares in map_threads(moments, tile_frames(mixtures, pdfs, weights), features.device):
-        occupancies.index_add_(0, tiles.components.flatten(), counts.flatten().double())
-        sums.index_add_(0, tiles.components.flatten(), totals.flatten(0, 1).double())
-        g += squares
-    # sum_t posterior (x - mean)(x - mean)^T = squares - s mean^T - mean s^T + n mean mean^T, s: the sum of x
-    means = (mixtures.means - centre).double()
-    cross = (0.5 * occupancies.unsqueeze(1) * means - sums).unsqueeze(1)  # (G, 1, D): half is added twice
-    for at in range(0, len(means), _GAUSSIANS):
-        part = slice(at, at + _GAUSSIANS)
-        products = (means[part].unsqueeze(2) * cross[part]).flatten(1)  # (gaussians, D * D)
-        half = (precisions[part].double().T @ products).view(size, size, size)
-        g += half + half.mT
+    with one_thread():
+        for tiles in tile_frames(mixtures, pdfs, weights):
+            frames = pick(features, tiles.frames)
+            posteriors, _ = posteriors_of(with_squares(frames), tiles)
+            frame_weights = posteriors.mT @ pick(precisions, tiles.components)  # (tiles, frames of a tile, D)
+            real, centred = tiles.real, frames - centre
+            components = tiles.components.flatten()
+            occupancies.index_add_(0, components, posteriors.sum(2).flatten().double())
+            sums.index_add_(0, components, (posteriors @ centred).flatten(0, 1).double())
+            g += weighted_squares(pick(frame_weights.flatten(0, 1), real), pick(centred.flatten(0, 1), real))
+        # sum_t posterior (x - mean)(x - mean)^T = squares - s mean^T - mean s^T + n mean mean^T, s: the sum of x
+        means = (mixtures.means - centre).double()
+        cross = (0.5 * occupancies.unsqueeze(1) * means - sums).unsqueeze(1)  # (G, 1, D): half is added twice
+        for at in range(0, len(means), _GAUSSIANS):
+            part = slice(at, at + _GAUSSIANS)
+            products = (means[part].unsqueeze(2) * cross[part]).flatten(1)  # (gaussians, D * D)
+            half = (precisions[part].double().T @ products).view(size, size, size)
+            g += half + half.mT
     return MlltStats(float(occupancies.sum()), g.cpu().numpy())
 
 
