@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,16 +25,11 @@ class Chains:
         """Chain of every phone id, index 0 (epsilon) empty; for monophones."""
         return [(), *(self._chain(0, phone, 0) for phone in range(1, len(self.hmm.phones) + 1))]
 
-    def of_windows(self, windows: Sequence[Sequence[int]]) -> list[Chain]:
-        """Chains of compose_context's labels: (left, phone, right) windows; [] is epsilon, [-k] a symbol #k."""
-        chains: list[Chain] = [self._chain(*window) if len(window) == 3 else () for window in windows]
-        label = len(self.labels)
-        for index, window in enumerate(windows):
-            if len(window) == 1:
-                label += 1
-                chains[index] = (label,)
-                self.disambig.append(label)
-        return chains
+    def of_windows(self, windows: np.ndarray, symbols: int) -> list[Chain]:
+        """Chains of the labels of `with_context`: epsilon, disambiguation symbols, (left, phone, right) windows."""
+        chains = [self._chain(left, phone, right) for left, phone, right in windows.tolist()]
+        self.disambig = list(range(len(self.labels) + 1, len(self.labels) + 1 + symbols))
+        return [(), *((label,) for label in self.disambig), *chains]
 
     def _chain(self, left: int, phone: int, right: int) -> Chain:
         keys = ((phone, state, self.hmm.tree.pdf(left, phone, right, state))
@@ -88,9 +83,11 @@ def expand(graph: FstArrays, chains: Sequence[Chain]) -> FstArrays:
         np.concatenate([state_of(keys), inner_targets]))
 
 
-def drop_disambig(graph: FstArrays, symbols: Collection[int]) -> FstArrays:
+def drop_disambig(graph: FstArrays, symbols: Sequence[int]) -> FstArrays:
     """Turn disambiguation symbols into epsilons, then skip states whose only way on is an epsilon."""
-    ilabels = np.where(np.isin(graph.ilabels, list(symbols)), 0, graph.ilabels).astype(np.int32)
+    dropped = np.zeros(1 + max(int(graph.ilabels.max(initial=0)), *symbols, 0), bool)
+    dropped[list(symbols)] = True
+    ilabels = np.where(dropped[graph.ilabels], np.int32(0), graph.ilabels)
     weights, nextstates = graph.weights.copy(), graph.nextstates.copy()
     silent = (ilabels == 0) & (graph.olabels == 0)
     single = (np.diff(graph.offsets) == 1) & np.isinf(graph.finals)

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asr_distill.decode.context import with_context
+from asr_distill.decode.determinize import expand_determinized
 from asr_distill.decode.expand import Chains, add_self_loops, drop_disambig, expand
+from asr_distill.decode.minimize import minimized
 from asr_distill.errors import UserError
 from asr_distill.files import write_text
 from asr_distill.hmm.model import HmmModel
@@ -47,16 +50,18 @@ def compile_hclg(lang: Lang, hmm: HmmModel, out: Path, config: GraphConfig = Gra
     begin = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     chains = Chains(hmm, config.self_loop_scale)
-    graph = _phone_graph(lang)
+    arrays = _phone_graph(lang)
+    _say(begin, "L o G determinized", arrays)
     if hmm.tree.context_width == 1:
         # Phones are their own context: minimize before the expansion, while the graph is small.
-        arrays = FstArrays.from_fst(graph)
-        del graph
-        arrays = _minimized(drop_disambig(arrays, lang.disambig))
-        _say(begin, "LG minimized, without disambiguation symbols", arrays)
+        arrays = minimized(drop_disambig(arrays, lang.disambig))
         arrays = expand(arrays, chains.of_phones())
     else:
-        arrays = _with_context(graph, lang, hmm, chains, begin)
+        arrays, windows = with_context(minimized(arrays), len(lang.phones), len(lang.disambig))
+        _say(begin, "context", arrays)
+        arrays = expand_determinized(arrays, chains.of_windows(windows, len(lang.disambig)))
+        _say(begin, "H determinized", arrays)
+        arrays = minimized(drop_disambig(arrays, chains.disambig))
     _say(begin, "H expanded", arrays)
     arrays = add_self_loops(arrays, chains)
     path = out / "HCLG.fst"
@@ -67,40 +72,13 @@ def compile_hclg(lang: Lang, hmm: HmmModel, out: Path, config: GraphConfig = Gra
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
-def _phone_graph(lang: Lang) -> kaldifst.StdVectorFst:
+def _phone_graph(lang: Lang) -> FstArrays:
     """Deterministic L o G over phones, with disambiguation symbols."""
-    begin = time.monotonic()
     graph = kaldifst.StdVectorFst(kaldifst.compose(lang.fst("L_disambig"), lang.fst("G")))
     if graph.num_states == 0:
         raise UserError(f"{lang.directory}: lexicon and language model have no sentence in common")
-    log.info("graph: L o G, %d states, %.1f s", graph.num_states, time.monotonic() - begin)
     kaldifst.determinize_star(graph, use_log=True)
-    log.info("graph: determinized, %d states, %.1f s", graph.num_states, time.monotonic() - begin)
-    return graph
-
-
-def _with_context(graph: kaldifst.StdVectorFst, lang: Lang, hmm: HmmModel, chains: Chains,
-                  begin: float) -> FstArrays:
-    """C o L o G expanded to HMM states, determinized and minimized there (triphones share first states)."""
-    kaldifst.minimize_encoded(graph)
-    width = hmm.tree.context_width
-    context, windows = kaldifst.compose_context(list(lang.disambig), width, width // 2, graph)
-    del graph
-    arrays = FstArrays.from_fst(context)
-    del context
-    _say(begin, "context", arrays)
-    arrays = expand(arrays, chains.of_windows(windows))
-    fst = arrays.to_fst()
-    del arrays
-    kaldifst.determinize_star(fst, use_log=True)
-    return _minimized(drop_disambig(FstArrays.from_fst(fst), chains.disambig))
-
-
-def _minimized(arrays: FstArrays) -> FstArrays:
-    fst = arrays.to_fst()
-    kaldifst.connect(fst)
-    kaldifst.minimize_encoded(fst)
-    return FstArrays.from_fst(fst)
+    return FstArrays.from_fst(graph)
 
 
 def _say(begin: float, what: str, arrays: FstArrays) -> None:
