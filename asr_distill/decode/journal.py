@@ -11,10 +11,11 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from asr_distill.decode.decoder import Hypothesis, NbestPath
 from asr_distill.errors import UserError
+from asr_distill.files import write_text
 
 JOURNAL = "hypotheses.jsonl"
 NBEST = "nbest.jsonl"
@@ -53,14 +54,23 @@ def read_hypotheses(path: Path, *, repair: bool = False) -> list[Hypothesis]:
     return _read_lines(path, _hypothesis, repair=repair)
 
 
+def write_hypotheses(path: Path, hypotheses: Sequence[Hypothesis]) -> None:
+    """A whole journal at once."""
+    write_text(path, "".join(_line(dataclasses.asdict(hypothesis)) for hypothesis in hypotheses))
+
+
 def read_nbest(path: Path) -> dict[str, list[NbestPath]]:
     """Word sequences by utterance id, best first, as decoding wrote them. Raises UserError for a damaged file."""
     return dict(_read_lines(path, _nbest))
 
 
-def _write(file: Any, entry: dict[str, Any]) -> None:
-    file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+def _write(file: TextIO, entry: dict[str, Any]) -> None:
+    file.write(_line(entry))
     file.flush()
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
 def _hypothesis(fields: dict[str, Any]) -> Hypothesis:
