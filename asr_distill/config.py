@@ -30,14 +30,15 @@ class _FromCommandLine(typing.NamedTuple):
 def load_settings(cls: type[Settings], files: Iterable[Path] = (), overrides: Sequence[str] = ()) -> Settings:
     """Build the dataclass `cls` from YAML files (later ones win), then `key.sub=value` overrides.
 
-    A key that is absent keeps its default. Raises UserError for an unknown key (naming the nearest right
+    A key that is absent keeps its default. A mapping of named things (`dict[str, ...]`) in a file replaces the one of
+    an earlier file whole; everything else is merged key by key. Raises UserError for an unknown key (naming the nearest right
     one), a value of the wrong type, a missing file, or broken YAML.
     """
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for file in files:
         tree = _read_yaml(file)
-        _merge(merged, tree)
+        _merge(merged, tree, cls)
         _note_origin(origin, tree, str(file))
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -169,10 +170,13 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return tree
 
 
-def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> None:
+def _merge(base: dict[str, Any], update: Mapping[str, Any], kind: Any = None) -> None:
+    """`kind`: the dataclass that is described; mappings in it that are no dataclass are replaced, not merged."""
+    hints = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
     for key, value in update.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
-            _merge(base[key], value)
+        inner = hints.get(key)
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict) and typing.get_origin(inner) is not dict:
+            _merge(base[key], value, inner)
         else:
             base[key] = dict(value) if isinstance(value, Mapping) else value
 

@@ -1,4 +1,4 @@
-"""The stages under every speech recipe: features, language, the ladder of GMMs to senones, alignments and graphs."""
+"""Stages of every speech recipe: features, language, the ladder of GMMs to senones; graphs and adaptation to decode."""
 
 from __future__ import annotations
 
@@ -177,4 +177,5 @@ def _finish(run: StageRun, hmm: HmmModel, alignment: Alignment) -> dict:
     return {"aligned": float(alignment.aligned.mean())}
 
 
-STAGES = [features, lang, mono, tri1, tri2b, tri3b, pronunciations, align, graph, adapt]
+LADDER = [features, lang, mono, tri1, tri2b, tri3b, pronunciations, align]
+DECODING = [graph, adapt]

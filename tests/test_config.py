@@ -41,6 +41,14 @@ def test_defaults_files_and_overrides_in_order(tmp_path: Path) -> None:
     assert build(Settings, to_dict(got)) == got
 
 
+def test_a_mapping_of_named_things_replaces_that_of_an_earlier_file(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    first.write_text("subsets: {train: a, tune: b}\n")
+    second.write_text("subsets: {train: c}\n")
+    assert load_settings(Settings, [first, second]).subsets == {"train": "c"}
+    assert load_settings(Settings, [first], ["subsets.test=d"]).subsets == {"train": "a", "tune": "b", "test": "d"}
+
+
 @pytest.mark.parametrize(("override", "message"), [
     ("network.widht=3", "unknown setting 'network.widht' (did you mean 'width'?)"),
     ("netwrk.width=3", "unknown setting 'netwrk' (did you mean 'network'?)"),

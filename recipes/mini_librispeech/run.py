@@ -3,7 +3,7 @@
     python recipes/mini_librispeech/run.py --set corpus.dir=LIBRISPEECH --set lang.lexicon=FILE --set lang.arpa=FILE
 
 Without corpus.dir the audio is downloaded; without a lexicon or a language model so are LibriSpeech's own.
-Every stage is one function, in order, here or (features to adaptation) in recipes/foundation.py; each fills `run.out`.
+Every stage is one function, here or (features to align, graph, adapt) in recipes/foundation.py; each fills `run.out`.
 `--list` prints them.
 """
 
@@ -146,7 +146,7 @@ def report(run: StageRun) -> dict:
     return {"systems": len(systems)}
 
 
-STAGES = [corpus, *foundation.STAGES, teachers, soft_targets, student, decode, export, report]
+STAGES = [corpus, *foundation.LADDER, teachers, soft_targets, student, *foundation.DECODING, decode, export, report]
 recipe = Recipe("mini_librispeech", Settings, ROOT / "conf" / "mini_librispeech.yaml", STAGES)
 
 if __name__ == "__main__":

@@ -54,14 +54,14 @@ def test_a_second_run_does_nothing(finished: Path, tones: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
     again = run(finished, *settings(tones))
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"} == before
-    assert again.stderr.count("done before, nothing changed") == 11
+    assert again.stderr.count("done before, nothing changed") == 17
 
 
 def test_a_changed_student_reruns_only_what_depends_on_it(finished: Path, tones: Path, tmp_path: Path) -> None:
     exp = tmp_path / "moved"
     shutil.copytree(finished, exp)  # an experiment folder can be moved
     log = run(exp, *settings(tones), "--set", "student.seed=7", "--stop-stage", "student").stderr
-    assert log.count("done before, nothing changed") == 7
+    assert log.count("done before, nothing changed") == 11
     assert "setting student.seed changed (101 -> 7)" in log
 
 
@@ -81,9 +81,14 @@ def test_kill_9_in_every_long_stage_then_the_same_results(finished: Path, tones:
         "corpus": lambda: (exp / "01_corpus.partial" / "ingredients.json").exists(),
         "features": lambda: (exp / "02_features.partial" / "train").exists(),
         "mono": lambda: (exp / "04_mono.partial" / "work" / "state.safetensors").exists(),
-        "teachers": lambda: (exp / "06_teachers.partial" / "teacher2" / "work" / "checkpoint.safetensors").exists(),
-        "student": lambda: (exp / "08_student.partial" / "student" / "work" / "checkpoint.safetensors").exists(),
-        "decode": lambda: _lines(exp / "09_decode.partial" / "teacher1" / "dev_clean_2" / "hypotheses.jsonl") > 3,
+        "tri1": lambda: (exp / "05_tri1.partial" / "work" / "state.safetensors").exists(),
+        "tri2b": lambda: (exp / "06_tri2b.partial" / "work" / "state.safetensors").exists(),
+        "tri3b": lambda: (exp / "07_tri3b.partial" / "work" / "state.safetensors").exists(),
+        "align": lambda: (exp / "09_align.partial" / "train" / "alignment.json").exists(),
+        "teachers": lambda: (exp / "10_teachers.partial" / "teacher2" / "work" / "checkpoint.safetensors").exists(),
+        "student": lambda: (exp / "12_student.partial" / "student" / "work" / "checkpoint.safetensors").exists(),
+        "adapt": lambda: _lines(exp / "14_adapt.partial" / "tune" / "pass1" / "hypotheses.jsonl") > 1,
+        "decode": lambda: _lines(exp / "15_decode.partial" / "teacher1" / "dev_clean_2" / "hypotheses.jsonl") > 3,
     }
     for arrived in arrivals.values():
         kill_when(exp, arrived, settings(tones))
