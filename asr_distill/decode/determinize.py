@@ -81,7 +81,8 @@ def _determinize(start: int, finals: np.ndarray, offsets: np.ndarray, ilabels: n
                 continue
             end_cost = cost + (finals[state] if state < states else 0.0)
             if end_cost < math.inf and owed:
-                number = _put(onward, number, 0, states, end_cost, owed)
+                # One epsilon for each first word owed: labels below 0 keep them apart.
+                number = _put(onward, number, -firsts[owed], states, end_cost, owed)
             elif end_cost < math.inf:
                 final = _log_add(final, end_cost)
             for arc in range(offsets[state], offsets[state + 1]) if state < states else range(0):
@@ -97,7 +98,7 @@ def _determinize(start: int, finals: np.ndarray, offsets: np.ndarray, ilabels: n
         while begin < number:
             end, kept, cost, word = _joined(onward, begin, number, firsts, rests)
             sets, target = _find(sets, onward, begin, kept)
-            arcs[used].label, arcs[used].word = onward[begin].label, word
+            arcs[used].label, arcs[used].word = max(onward[begin].label, 0), word
             arcs[used].weight, arcs[used].target = cost, target
             used, begin = used + 1, end
         new_finals[done] = final
@@ -123,10 +124,11 @@ def _log_add(a: float, b: float) -> float:
 @njit(nogil=True, cache=True)
 def _appended(words: dict[int, int], firsts: list[int], rests: list[int], owed: int, word: int) -> int:
     """The sequence `owed` with one more word at its end."""
-    heads = [np.int64(word)]
+    heads = [np.int64(0) for _ in range(0)]
     while owed:
-        heads.insert(0, np.int64(firsts[owed]))
+        heads.append(np.int64(firsts[owed]))
         owed = rests[owed]
+    heads.append(np.int64(word))
     sequence = np.int64(0)
     while len(heads):
         head = heads.pop()

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numba import njit
 
 from asr_distill.errors import UserError
 from asr_distill.files import atomic_path
@@ -70,8 +71,10 @@ class FstArrays:
         try:
             if (magic, kind, arc, flags) != (_MAGIC, b"vector", b"standard", 0):
                 raise ValueError
-            heads = _heads(body.data, states)
-        except (ValueError, IndexError):
+            heads = _heads(body, states)
+            if len(heads) != states:
+                raise ValueError
+        except ValueError:
             raise UserError(f"{path}: damaged, or not a standard OpenFst vector file") from None
         offsets = np.concatenate([[0], np.cumsum(body[heads + 1].astype(np.int64))])
         arcs = body[_arc_words(len(body), heads)].reshape(-1, 4)
@@ -111,16 +114,17 @@ class FstArrays:
             return kaldifst.StdVectorFst.read(str(path))
 
 
-def _heads(body: memoryview, states: int) -> np.ndarray:
-    """Where each state's record begins in the body, counted in 4-byte words."""
+@njit(nogil=True, cache=True)
+def _heads(body: np.ndarray, states: int) -> np.ndarray:
+    """Where each state's record begins in the body, counted in 4-byte words; empty where the body is damaged."""
     heads = np.empty(states, np.int64)
     position = 0
     for state in range(states):
         heads[state] = position
-        position += 3 + 4 * body[position + 1]
-    if position != len(body):
-        raise ValueError("truncated")
-    return heads
+        if position + 1 >= len(body) or body[position + 1] < 0:
+            return heads[:0]
+        position += 3 + 4 * np.int64(body[position + 1])
+    return heads if position == len(body) else heads[:0]
 
 
 def _arc_words(length: int, heads: np.ndarray) -> np.ndarray:
