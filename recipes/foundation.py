@@ -20,6 +20,7 @@ from asr_distill.hmm.sat_adapt import adapt_store, align_adapted
 from asr_distill.hmm.triphone import train_lda, train_triphone
 from asr_distill.lang.build import build_lang
 from asr_distill.lang.lang import Lang, with_counts
+from asr_distill.lang.large import build_large
 from asr_distill.recipe import StageRun, stage
 from local.resources import TRAIN, Resources
 from recipes.common import NETWORK_TRAIN, RUNGS, stores_of
@@ -44,9 +45,7 @@ def features(run: StageRun) -> dict:
 def lang(run: StageRun) -> dict:
     """Words, pronunciations (g2p for unknown training words), n-gram model; L and G."""
     settings = Resources.load(run.input("corpus"), run.settings.corpus.dir).complete(run.settings.lang)
-    transcripts = {split: [utterance.words for utterance in store.utterances]
-                   for split, store in stores_of(run).items() if split != NETWORK_TRAIN}
-    return build_lang(settings, transcripts, TRAIN, run.out)
+    return build_lang(settings, _transcripts(run), TRAIN, run.out)
 
 
 @stage(reads=["features", "lang"], settings=["mono"], resumable=True)
@@ -123,6 +122,12 @@ def align(run: StageRun) -> dict:
     return figures
 
 
+@stage(reads=["features", "lang"], settings=["large_lm"])
+def large_lm(run: StageRun) -> dict:
+    """The large language model that rescores, where one is given or text to train it on."""
+    return build_large(run.settings.large_lm, _transcripts(run), run.out) if run.settings.large_lm.wanted else {}
+
+
 @stage(reads=["lang", "pronunciations", "mono", "tri1", "tri2b", "tri3b"], settings=["decode"], resumable=True)
 def graph(run: StageRun) -> dict:
     """The decoding graphs HCLG: one over the final senones, one for each lower rung that is decoded."""
@@ -164,6 +169,11 @@ def adapt(run: StageRun) -> dict:
     return figures
 
 
+def _transcripts(run: StageRun) -> dict[str, list[tuple[str, ...]]]:
+    return {split: [utterance.words for utterance in store.utterances]
+            for split, store in stores_of(run).items() if split != NETWORK_TRAIN}
+
+
 def _below(run: StageRun, rung: str) -> tuple[Alignment, HmmModel]:
     """The alignment of the training split that a rung ended with, and its HMM."""
     return Alignment.load(run.input(rung) / TRAIN), HmmModel.load(run.input(rung))
@@ -178,4 +188,4 @@ def _finish(run: StageRun, hmm: HmmModel, alignment: Alignment) -> dict:
 
 
 LADDER = [features, lang, mono, tri1, tri2b, tri3b, pronunciations, align]
-DECODING = [graph, adapt]
+DECODING = [large_lm, graph, adapt]

@@ -9,6 +9,7 @@ from typing import Literal
 from asr_distill.acoustic.config import DataConfig, NetworkConfig, TrainerConfig
 from asr_distill.config import NO_RESULT
 from asr_distill.decode.decoder import SearchConfig
+from asr_distill.decode.rescore import RescoreConfig
 from asr_distill.decode.tune import TuneConfig
 from asr_distill.distill.config import DistillConfig, SoftTargetConfig
 from asr_distill.features.cmvn import CmvnKind, Stream
@@ -19,6 +20,7 @@ from asr_distill.hmm.mono import MonoConfig
 from asr_distill.hmm.sat import SatConfig
 from asr_distill.hmm.triphone import LdaConfig, TriphoneConfig
 from asr_distill.lang.build import LangSettings
+from asr_distill.lang.large import LargeLmSettings
 from asr_distill.lang.pronprobs import PronunciationConfig
 
 
@@ -115,11 +117,24 @@ class DistillSettings:
 
 
 @dataclass(frozen=True)
+class RescoreSettings:
+    """Rescoring of n-best lists."""
+
+    paths: int = 200  # word sequences kept of each utterance
+    grid: RescoreConfig = RescoreConfig()
+
+    def __post_init__(self) -> None:
+        if self.paths < 1:
+            raise ValueError(f"paths must be at least 1, not {self.paths}")
+
+
+@dataclass(frozen=True)
 class DecodeSettings:
     """Search, and how its scale is tuned on the tuning split, which is never reported."""
 
     search: SearchConfig = SearchConfig()
     tune: TuneConfig = TuneConfig()
+    rescore: RescoreSettings = RescoreSettings()  # with the large language model, where there is one
     first_pass: SearchConfig = SearchConfig(beam=10.0, max_active=2000)  # whose words speakers are adapted on
     systems: tuple[Literal["mono", "tri1", "tri2b", "tri3b", "baseline", "teachers", "ensemble", "student"], ...] = (
         "baseline", "teachers", "ensemble", "student")  # GMM rungs below tri3b need graphs of their own
@@ -138,6 +153,7 @@ class Settings:
     corpus: CorpusSettings = CorpusSettings()
     features: FbankConfig = FbankConfig()
     lang: LangSettings = LangSettings()
+    large_lm: LargeLmSettings = LargeLmSettings()
     mono: MonoConfig = MonoConfig()
     tri1: TriphoneConfig = TriphoneConfig()
     tri2b: LdaConfig = LdaConfig()

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from asr_distill.errors import UserError
-from asr_distill.lang.build import LARGE, LangSettings, build_lang
+from asr_distill.lang.build import SMALL, LangSettings, build_lang
 from asr_distill.lang.lang import Lang
+from asr_distill.lang.large import LargeLmSettings, build_large
 from asr_distill.lang.ngram import NgramConfig, train_arpa
 from asr_distill.lang.ngram_scorer import NgramScorer
 
@@ -50,36 +51,38 @@ def test_lm_words_outside_cmudict_can_be_dropped(tmp_path: Path) -> None:
 LEXICON = "THE\tDH AH0\nCAT\tK AE1 T\nSAT\tS AE1 T\nDOG\tD AO1 G\n"
 
 
-def test_small_model_pruned_from_the_large_one(tmp_path: Path) -> None:
+def test_the_small_model_stays_for_rescoring(tmp_path: Path) -> None:
     lexicon = tmp_path / "lexicon"
     lexicon.write_text(LEXICON)
-    settings = LangSettings(lexicon=lexicon, text=_text(tmp_path), large=NgramConfig(words=lexicon),
-                            ngram=NgramConfig(prune=0.02))
+    settings = LangSettings(lexicon=lexicon, text=_text(tmp_path), ngram=NgramConfig(prune=0.02))
     spoken = {"train": [("THE", "CAT")], "dev": [("THE", "ZEBRA", "SAT")]}
-    out = tmp_path / "lang"
-    figures = build_lang(settings, spoken, "train", out)
-    large = NgramScorer(out / LARGE)
+    figures = build_lang(settings, spoken, "train", tmp_path / "lang")
+    expected = NgramScorer(tmp_path / "lang" / "lm.arpa").perplexity(spoken["dev"]).perplexity
+    assert NgramScorer(tmp_path / "lang" / SMALL).perplexity(spoken["dev"]).perplexity == pytest.approx(expected)
+    assert figures["splits"]["dev"]["perplexity"] == pytest.approx(expected)
+
+
+def test_a_large_model_trained_on_text(tmp_path: Path) -> None:
+    lexicon = tmp_path / "lexicon"
+    lexicon.write_text(LEXICON)
+    spoken = {"dev": [("THE", "ZEBRA", "SAT")]}
+    settings = LargeLmSettings(text=_text(tmp_path), ngram=NgramConfig(words=lexicon))
+    figures = build_large(settings, spoken, tmp_path / "large")
+    large = NgramScorer(tmp_path / "large")
     assert set(large.model.words) == {"<s>", "</s>", "<UNK>", "THE", "CAT", "SAT", "DOG"}
-    assert figures["large"]["ngrams"] == large.model.sizes
-    assert sum(figures["trained"]["ngrams"]) < sum(large.model.sizes)
-    dev = figures["splits"]["dev"]
-    assert dev["large_unknown_rate"] == dev["unknown_rate"] == pytest.approx(100 / 3)
-    assert dev["large_perplexity"] == large.perplexity(spoken["dev"]).perplexity != dev["perplexity"]
-    assert NgramScorer(out / "lm.arpa").perplexity(spoken["dev"]).perplexity == pytest.approx(dev["perplexity"])
+    assert figures["ngrams"] == large.model.sizes and figures["sentences"] == 20
+    assert figures["splits"]["dev"]["unknown_rate"] == pytest.approx(100 / 3)
+    assert figures["splits"]["dev"]["perplexity"] == large.perplexity(spoken["dev"]).perplexity
 
 
 def test_a_large_model_that_is_given(tmp_path: Path) -> None:
-    lexicon = tmp_path / "lexicon"
-    lexicon.write_text(LEXICON)
     train_arpa(_text(tmp_path), tmp_path / "large.arpa", NgramConfig(order=4))
-    settings = LangSettings(lexicon=lexicon, text=tmp_path / "text", large_arpa=tmp_path / "large.arpa",
-                            ngram=NgramConfig(order=2))
-    figures = build_lang(settings, {"train": [("THE", "CAT")]}, "train", tmp_path / "lang")
-    assert NgramScorer(tmp_path / "lang" / LARGE).model.order == 4 and len(figures["trained"]["ngrams"]) == 2
+    build_large(LargeLmSettings(arpa=tmp_path / "large.arpa"), {}, tmp_path / "large")
+    assert NgramScorer(tmp_path / "large").model.order == 4
     with pytest.raises(ValueError, match="one of them"):
-        LangSettings(large_arpa=tmp_path / "large.arpa", large=NgramConfig())
-    with pytest.raises(ValueError, match=r"ngram\.prune"):
-        LangSettings(large=NgramConfig())
+        LargeLmSettings(arpa=tmp_path / "large.arpa", text=tmp_path / "text")
+    with pytest.raises(UserError, match=r"large_lm\.text=FILE"):
+        build_large(LargeLmSettings(), {}, tmp_path / "none")
 
 
 def test_neither_arpa_nor_text_says_what_to_give(tmp_path: Path) -> None:
