@@ -31,8 +31,8 @@ def load_settings(cls: type[Settings], files: Iterable[Path] = (), overrides: Se
     """Build the dataclass `cls` from YAML files (later ones win), then `key.sub=value` overrides.
 
     A key that is absent keeps its default. A mapping of named things (`dict[str, ...]`) in a file replaces the one of
-    an earlier file whole; everything else is merged key by key. Raises UserError for an unknown key (naming the nearest right
-    one), a value of the wrong type, a missing file, or broken YAML.
+    an earlier file whole; everything else is merged key by key. Raises UserError for an unknown key (naming the
+    nearest right one), a value of the wrong type, a missing file, or broken YAML.
     """
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}

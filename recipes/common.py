@@ -21,9 +21,11 @@ from asr_distill.hmm.align import Alignment, align_store
 from asr_distill.hmm.gmm import DiagGmm
 from asr_distill.hmm.model import HmmModel
 from asr_distill.hmm.sat import SatModel
+from asr_distill.lang.build import SMALL
 from asr_distill.lang.lang import Lang
 from asr_distill.recipe import StageRun
 from asr_distill.report.evaluation import Candidate, EvaluationConfig, Split
+from asr_distill.report.rescoring import Rescoring
 from asr_distill.report.results import Role
 from local.resources import TRAIN, TUNE
 from recipes.settings import DecodeSettings
@@ -102,9 +104,18 @@ def model_bytes(directory: Path) -> int:
     return (directory / "weights.safetensors").stat().st_size
 
 
-def evaluation_config(settings: DecodeSettings, *, search: SearchConfig | None = None) -> EvaluationConfig:
+def evaluation_config(settings: DecodeSettings, *, search: SearchConfig | None = None,
+                      rescoring: Rescoring | None = None) -> EvaluationConfig:
     """How systems are decoded; with `search` given nothing is tuned."""
-    return EvaluationConfig(search or settings.search, None if search else settings.tune, settings.workers)
+    return EvaluationConfig(search or settings.search, None if search else settings.tune, settings.workers, rescoring)
+
+
+def rescoring_of(run: StageRun) -> Rescoring | None:
+    """The second pass with the large language model, where there is one."""
+    if not run.figures("large_lm"):
+        return None
+    settings = run.settings.decode.rescore
+    return Rescoring(run.input("lang") / SMALL, run.input("large_lm"), settings.paths, settings.grid)
 
 
 def systems_of(run: StageRun) -> Iterator[Candidate]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from asr_distill.features.store import FrameStore
 from asr_distill.files import read_json, write_json
 from asr_distill.hmm.align import Alignment
 from asr_distill.logs import log
+from asr_distill.report.rescoring import SUFFIX, Rescoring, rescore_system
 from asr_distill.report.results import Role
 
 
@@ -49,6 +51,7 @@ class EvaluationConfig:
     search: SearchConfig
     tune: TuneConfig | None  # None: `search` as it is
     workers: int = 0
+    rescoring: Rescoring | None = None  # with a tuning split: every decoded system is rescored too
 
 
 def evaluate_all(candidates: Iterable[Candidate], graph: Path, tuning: FrameStore | None,
@@ -56,8 +59,10 @@ def evaluate_all(candidates: Iterable[Candidate], graph: Path, tuning: FrameStor
                  device: torch.device) -> dict[str, dict[str, Any]]:
     """Write out/<name>/<split>/hypotheses.jsonl and out/<name>/system.json; name -> the latter's content.
 
-    Resumable at any moment: what is there is not measured again.
+    With `config.rescoring` the same of <name>_large. Resumable at any moment: what is there is not measured again.
     """
+    if config.rescoring:
+        config = dataclasses.replace(config, search=dataclasses.replace(config.search, nbest=config.rescoring.paths))
     found: dict[str, dict[str, Any]] = {}
     with SearchPool(config.workers) as pool:
         for candidate in candidates:
@@ -66,6 +71,14 @@ def evaluate_all(candidates: Iterable[Candidate], graph: Path, tuning: FrameStor
                 search = search_of(found[candidate.like]) if candidate.like in found else None
                 write_json(record, _evaluate(candidate, graph, tuning, splits, config, search, out, device, pool))
             found[candidate.name] = read_json(record)
+            if not (config.rescoring and tuning and config.tune and candidate.decoded):
+                continue
+            record = out / (candidate.name + SUFFIX) / "system.json"
+            if not record.is_file():
+                write_json(record, rescore_system(
+                    found[candidate.name], candidate.load(), candidate.graph or graph, tuning, splits,
+                    config.tune.utterances, config.rescoring, out, pool, search_of(found[candidate.name]), device))
+            found[candidate.name + SUFFIX] = read_json(record)
     return found
 
 

@@ -9,6 +9,7 @@ Every stage is one function, here or (features to align, graph, adapt) in recipe
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
@@ -45,6 +46,7 @@ from recipes.common import (
     normalisation,
     realigned,
     reported_splits,
+    rescoring_of,
     stores_of,
     systems_of,
     training_data,
@@ -101,12 +103,12 @@ def student(run: StageRun) -> dict:
                       out=run.out / name, label=name) for name, target in targets.items()}
 
 
-@stage(reads=["features", *RUNGS, "align", "graph", "adapt", "teachers", "student"], settings=["decode", "distill"],
-       resumable=True)
+@stage(reads=["features", "lang", *RUNGS, "align", "large_lm", "graph", "adapt", "teachers", "student"],
+       settings=["decode", "distill"], resumable=True)
 def decode(run: StageRun) -> dict:
     """Each system: acoustic scale tuned on the tuning split, then the test splits decoded."""
     return evaluate_all(systems_of(run), run.input("graph") / FINAL, decoding_stores(run)[TUNE], reported_splits(run),
-                        evaluation_config(run.settings.decode), run.out, run.device)
+                        evaluation_config(run.settings.decode, rescoring=rescoring_of(run)), run.out, run.device)
 
 
 @stage(reads=["features", "pronunciations", "align", "graph", "adapt", "student", "decode"],
@@ -114,7 +116,7 @@ def decode(run: StageRun) -> dict:
 def export(run: StageRun) -> dict:
     """The student as one directory that transcribes (ONNX, graph, words, settings), decoded as exported."""
     model = AcousticModel.load(run.input("student") / "student", run.device)
-    search = search_of(run.figures("decode")["student"])
+    search = dataclasses.replace(search_of(run.figures("decode")["student"]), nbest=0)
     bundle = run.out / "recogniser"
     graph = run.input("graph") / FINAL
     figures = export_bundle(model, HmmModel.load(run.input("align")), Lang(run.input("pronunciations")), graph,
