@@ -27,7 +27,8 @@ class TrainingState:
     iteration: int
     mixtures: Mixtures
     labels: Alignment  # of the training set
-    log_likelihoods: list[float]  # a frame, of each iteration's alignment under the mixtures before it
+    log_likelihoods: list[float]  # a frame, of each iteration's alignment under the mixtures before it; of the features
+    # before the transforms, so that iterations can be compared
     transform: np.ndarray | None = None  # float64 (D, D): MLLT
     speakers: np.ndarray | None = None  # float64 (speakers, D, D + 1): fMLLR
 

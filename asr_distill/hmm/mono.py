@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,8 +56,8 @@ def train_mono(store: FrameStore, lang: Lang, config: MonoConfig, work: Path, de
     flat = data.labels([equal_alignment(graph, length)
                         for graph, length in zip(data.graphs, data.lengths, strict=True)], hmm.num_pdfs)
     space = FixedSpace(data.features(frontend, frontend.dimension, device))
-    trained = train_gmm(data, hmm, flat, space, config, work, data.digest(dataclasses.asdict(config), lang), device,
-                        label, first_occupancy=3.0)  # Kaldi: --min-gaussian-occupancy=3 in the first iteration
+    trained = train_gmm(data, hmm, flat, space, config, work, lang, device, label,
+                        first_occupancy=3.0)  # Kaldi: --min-gaussian-occupancy=3 in the first iteration
     gmm = DiagGmm(trained.state.mixtures, frontend)
     return trained.hmm, gmm, gmm_figures(data, trained, gmm, lang) | {"seconds": time.monotonic() - started}
 

@@ -79,6 +79,11 @@ class SatSpace:
         state = dataclasses.replace(state, speakers=np.stack(composed))
         return state, self.features(state)
 
+    def log_determinant(self, state: TrainingState) -> float:
+        weighted = (len(rows) * np.linalg.slogdet(transform[:, :-1])[1]
+                    for rows, transform in zip(self.speakers.values(), self._by_name(state).values(), strict=True))
+        return float(sum(weighted)) / len(self.base)
+
     def _by_name(self, state: TrainingState) -> dict[str, np.ndarray]:
         return dict(zip(self.speakers, self.first if state.speakers is None else state.speakers, strict=True))
 
@@ -100,8 +105,7 @@ def train_sat(store: FrameStore, alignment: Alignment, model: HmmModel, below: D
     del features
     data, start = with_tree(data, start, hmm, lang)
     space = SatSpace(base, speakers, model.phones, config, first)
-    trained = train_gmm(data, hmm, start, space, config, work, data.digest(dataclasses.asdict(config), lang), device,
-                        label)
+    trained = train_gmm(data, hmm, start, space, config, work, lang, device, label)
     sat = SatModel(DiagGmm(_independent(trained.state.mixtures, trained.features, base, trained.state.labels, config),
                            below.frontend),
                    DiagGmm(trained.state.mixtures, AdaptedFrontend(base.shape[1])))

@@ -25,6 +25,7 @@ from asr_distill.hmm.em import (
 from asr_distill.hmm.gmm import Mixtures
 from asr_distill.hmm.model import HmmModel
 from asr_distill.hmm.training_set import TrainingSet
+from asr_distill.lang.lang import Lang
 from asr_distill.progress import Progress
 
 
@@ -55,6 +56,9 @@ class FeatureSpace(Protocol):
     def adjust(self, state: TrainingState, features: torch.Tensor) -> tuple[TrainingState, torch.Tensor]:
         """Re-estimate the transforms where this iteration is due to; mixtures then fit the new features."""
 
+    def log_determinant(self, state: TrainingState) -> float:
+        """log |det| of the transforms, a frame: the likelihood of the features before them has it as a factor."""
+
 
 class FixedSpace:
     """Features that training leaves as they are."""
@@ -68,6 +72,9 @@ class FixedSpace:
     def adjust(self, state: TrainingState, features: torch.Tensor) -> tuple[TrainingState, torch.Tensor]:
         return state, features
 
+    def log_determinant(self, state: TrainingState) -> float:
+        return 0.0
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -79,12 +86,13 @@ class Trained:
 
 
 def train_gmm(data: TrainingSet, hmm: HmmModel, start: Alignment, space: FeatureSpace, config: EmConfig, work: Path,
-              digest: str, device: torch.device, label: str, *, first_occupancy: float | None = None) -> Trained:
+              lang: Lang, device: torch.device, label: str, *, first_occupancy: float | None = None) -> Trained:
     """Train from a first alignment; the state after each iteration is kept in `work`.
 
     The same call after a kill goes on from there, to the same result. `first_occupancy`: a component needs so many
     frames in the first step (None: as in the others).
     """
+    digest = data.digest(dataclasses.asdict(config), lang, start)
     state = load_state(work, digest, device)
     if state is None:
         state = TrainingState(0, global_mixtures(torch.zeros(1, 1, device=device), hmm.num_pdfs), start, [])
@@ -92,7 +100,7 @@ def train_gmm(data: TrainingSet, hmm: HmmModel, start: Alignment, space: Feature
         options = config.update if first_occupancy is None else dataclasses.replace(
             config.update, min_occupancy=min(first_occupancy, config.update.min_occupancy))
         state = _estimate(dataclasses.replace(state, mixtures=global_mixtures(features, hmm.num_pdfs)), features,
-                          config, options)
+                          space.log_determinant(state), config, options)
         save_state(work, digest, state)
     else:
         features = space.features(state)
@@ -104,14 +112,15 @@ def train_gmm(data: TrainingSet, hmm: HmmModel, start: Alignment, space: Feature
                                      device)
                 state = dataclasses.replace(state, labels=aligned)
             state, features = space.adjust(state, features)
-            state = _estimate(state, features, config, config.update)
+            state = _estimate(state, features, space.log_determinant(state), config, config.update)
             save_state(work, digest, state)
             progress.update(1, f"log-likelihood {state.log_likelihoods[-1]:.3f} a frame, "
                                f"{len(state.mixtures.weights)} Gaussians")
     return Trained(data.transitions(hmm, state.labels), state, features)
 
 
-def _estimate(state: TrainingState, features: torch.Tensor, config: EmConfig, options: UpdateConfig) -> TrainingState:
+def _estimate(state: TrainingState, features: torch.Tensor, log_determinant: float, config: EmConfig,
+              options: UpdateConfig) -> TrainingState:
     """One EM step on the state's alignment, and the growth that this iteration is due."""
     stats = accumulate(state.mixtures, features, pdf_tensor(state.labels, features.device))
     mixtures = update(state.mixtures, stats, options)
@@ -120,8 +129,8 @@ def _estimate(state: TrainingState, features: torch.Tensor, config: EmConfig, op
     total = round(mixtures.num_pdfs + max(config.gaussians - mixtures.num_pdfs, 0) * grown)
     targets = split_targets(pdf_occupancies(state.mixtures, stats), mixtures.counts, total, power=config.power)
     mixtures = split(mixtures, targets, seed=config.seed + state.iteration)
-    return dataclasses.replace(state, mixtures=mixtures,
-                               log_likelihoods=[*state.log_likelihoods, stats.log_likelihood / stats.frames])
+    log_likelihood = stats.log_likelihood / stats.frames + log_determinant
+    return dataclasses.replace(state, mixtures=mixtures, log_likelihoods=[*state.log_likelihoods, log_likelihood])
 
 
 def pdf_tensor(labels: Alignment, device: torch.device) -> torch.Tensor:

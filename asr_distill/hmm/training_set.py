@@ -90,13 +90,14 @@ class TrainingSet:
         stays[self.begins[1:] - 1] = False
         return estimate_transitions(hmm, labels.phone_ids, labels.states, labels.pdf_ids, stays)
 
-    def digest(self, settings: Any, lang: Lang) -> str:
-        """Stands for all that training on the set depends on: settings, utterances, pronunciations, features."""
+    def digest(self, settings: Any, lang: Lang, start: Alignment) -> str:
+        """Stands for all that training on the set depends on: settings, utterances, pronunciations, features, and the
+        alignment that it begins with."""
         store = self.store
         digest = hashlib.sha256(json.dumps([settings, lang.phones, [store.utterances[i].id for i in self.indices],
                                             self.lengths], default=str).encode())
-        for graph in self.graphs:
-            digest.update(graph.pdf.tobytes())
+        for pdfs in (start.pdf_ids, *(graph.pdf for graph in self.graphs)):
+            digest.update(pdfs.tobytes())
         for index in self.indices:
             digest.update(store.frames[store.offsets[index] : store.offsets[index + 1]].tobytes())
         return digest.hexdigest()

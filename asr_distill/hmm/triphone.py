@@ -14,6 +14,7 @@ import torch
 from asr_distill.errors import UserError
 from asr_distill.features.cmvn import Cmvn
 from asr_distill.features.store import FrameStore
+from asr_distill.hmm.adapt import frame_weights
 from asr_distill.hmm.align import Alignment
 from asr_distill.hmm.checkpoint import TrainingState
 from asr_distill.hmm.frontend import Frontend, FrontendConfig
@@ -64,9 +65,10 @@ class LdaConfig(TriphoneConfig):
 
 @dataclass
 class MlltSpace:
-    """Features under MLLT, re-estimated in some iterations; the state keeps the square transform."""
+    """Features under MLLT, re-estimated in some iterations from speech; the state keeps the square transform."""
 
     base: torch.Tensor  # (frames, D): under LDA alone
+    phones: tuple[str, ...]
     iterations: tuple[int, ...]
 
     def features(self, state: TrainingState) -> torch.Tensor:
@@ -77,11 +79,15 @@ class MlltSpace:
     def adjust(self, state: TrainingState, features: torch.Tensor) -> tuple[TrainingState, torch.Tensor]:
         if state.iteration not in self.iterations:
             return state, features
-        stats = accumulate_mllt(state.mixtures, features, pdf_tensor(state.labels, features.device))
-        step, _ = estimate_mllt(stats)
+        weights = torch.from_numpy(frame_weights(state.labels, self.phones, 0.0)).to(features.device)
+        step, _ = estimate_mllt(accumulate_mllt(state.mixtures, features, pdf_tensor(state.labels, features.device),
+                                                weights))
         transform = step if state.transform is None else step @ state.transform
         state = dataclasses.replace(state, transform=transform, mixtures=with_means(state.mixtures, step))
         return state, self.features(state)
+
+    def log_determinant(self, state: TrainingState) -> float:
+        return 0.0 if state.transform is None else float(np.linalg.slogdet(state.transform)[1])
 
 
 def train_triphone(store: FrameStore, alignment: Alignment, model: HmmModel, lang: Lang, config: TriphoneConfig,
@@ -98,8 +104,7 @@ def train_triphone(store: FrameStore, alignment: Alignment, model: HmmModel, lan
     features = data.features(frontend, frontend.dimension, device)
     hmm, tree_figures = grow_tree(features, start, data, model, config.tree)
     data, start = with_tree(data, start, hmm, lang)
-    trained = train_gmm(data, hmm, start, FixedSpace(features), config, work, data.digest(
-        dataclasses.asdict(config), lang), device, label)
+    trained = train_gmm(data, hmm, start, FixedSpace(features), config, work, lang, device, label)
     gmm = DiagGmm(trained.state.mixtures, frontend)
     return trained.hmm, gmm, gmm_figures(data, trained, gmm, lang) | {
         "tree": tree_figures, "seconds": time.monotonic() - started}
@@ -118,8 +123,8 @@ def train_lda(store: FrameStore, alignment: Alignment, model: HmmModel, lang: La
     features = data.features(spliced.projected(lda), config.dimension, device)
     hmm, tree_figures = grow_tree(features, start, data, model, config.tree)
     data, start = with_tree(data, start, hmm, lang)
-    trained = train_gmm(data, hmm, start, MlltSpace(features, config.mllt_iterations), config, work, data.digest(
-        dataclasses.asdict(config), lang), device, label)
+    space = MlltSpace(features, model.phones, config.mllt_iterations)
+    trained = train_gmm(data, hmm, start, space, config, work, lang, device, label)
     projection = lda if trained.state.transform is None else torch.as_tensor(
         trained.state.transform @ lda.double().numpy(), dtype=torch.float32)
     gmm = DiagGmm(trained.state.mixtures, spliced.projected(projection))

@@ -155,6 +155,42 @@ def test_an_unseen_pdf_stays_as_it_was() -> None:
     assert found.counts[0] == 1 and float(found.weights[0]) == 1.0
 
 
+def test_sums_can_be_of_other_features_than_the_posteriors() -> None:
+    m = make_mixtures()
+    x, owner = make_frames()
+    y = torch.from_numpy(np.random.default_rng(9).normal(1, 2, (len(x), DIM))).float()
+    stats = accumulate(m, x, owner, features_out=y)
+    alone = accumulate(m, x, owner)
+    assert torch.equal(stats.occupancies, alone.occupancies) and stats.log_likelihood == alone.log_likelihood
+    for pdf in range(m.num_pdfs):
+        mine = owner.numpy() == pdf
+        joint = log_joint(m, x.double().numpy()[mine], pdf)
+        posterior = np.exp(joint - np.logaddexp.reduce(joint, 1)[:, None])
+        other, part = y.double().numpy()[mine], slice(m.offsets[pdf], m.offsets[pdf + 1])
+        assert np.abs(stats.sums[part].numpy() - posterior.T @ other).max() < 2e-3
+        assert np.abs(stats.squares[part].numpy() - posterior.T @ other**2).max() < 1e-2
+
+
+def test_all_components_can_be_kept() -> None:
+    """Two models' Gaussians that belong together: one that saw too few frames stays, with next to no weight."""
+    m = make_mixtures()
+    x, owner = make_frames()
+    stats = accumulate(m, x[owner != 2], owner[owner != 2])
+    stats.occupancies[1] = 0.0  # of pdf 1, with two others
+    config = UpdateConfig(min_occupancy=20.0)
+    found, usual = update(m, stats, config, keep_all=True), update(m, stats, config)
+    assert found.counts == m.counts and sum(usual.counts) < sum(m.counts)
+    few = stats.occupancies.numpy() <= 20
+    assert few[1] and few[4:6].all() and not few[0]
+    assert torch.equal(found.means[few], m.means[few]) and torch.equal(found.variances[few], m.variances[few])
+    means = (stats.sums / stats.occupancies.unsqueeze(1)).float()
+    assert torch.allclose(found.means[~few], means[~few]) and 0 < float(found.weights[1]) < 1e-7
+    for begin, end in zip(m.offsets, m.offsets[1:], strict=False):
+        assert float(found.weights[begin:end].sum()) == pytest.approx(1, abs=1e-6)
+    assert found.weights[4:6].tolist() == [0.5, 0.5]  # a pdf without a frame
+    assert torch.isfinite(found.score(x)).all()
+
+
 def test_likelihood_never_falls() -> None:
     x, owner = make_frames(3000)
     x[::3] += 6.0  # something for a second component to find

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from asr_distill.features.cmvn import Cmvn, CmvnStats, UtteranceFeatures
-from asr_distill.hmm.frontend import Frontend, FrontendConfig, add_deltas, dct_matrix
+from asr_distill.hmm.frontend import AdaptedFrontend, Frontend, FrontendConfig, add_deltas, dct_matrix, frontend_from
 
 RANDOM = np.random.default_rng(0)
 
@@ -68,3 +68,12 @@ def test_no_frames_give_no_frames() -> None:
     stats = CmvnStats.of(np.ones((3, 40)))
     empty = UtteranceFeatures(torch.zeros(0, 40), stats)
     assert Frontend(FrontendConfig(), Cmvn("speaker", stats))(empty).shape == (0, 39)
+
+
+def test_adapted_frames_pass_as_they_are_and_must_be_there() -> None:
+    raw, adapted = torch.zeros(4, 40), torch.from_numpy(RANDOM.normal(0, 3, (4, 30))).float()
+    frontend = frontend_from(AdaptedFrontend(30).settings(), AdaptedFrontend(30).tensors())
+    assert isinstance(frontend, AdaptedFrontend) and frontend.dimension == 30
+    assert torch.equal(frontend(UtteranceFeatures(raw, adapted=adapted)), adapted)
+    with pytest.raises(ValueError, match="speaker-adapted frames"):
+        frontend(UtteranceFeatures(raw))
