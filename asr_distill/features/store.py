@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from asr_distill.files import read_array, read_json, read_text, write_array, wri
 FRAMES, OFFSETS, UTTERANCES, STATS, HEAD = (
     "frames.npy", "offsets.npy", "utterances.jsonl", "speaker_stats.npy", "store.json")
 FORMAT = 1
+_BLOCK = 1 << 18  # frames that are in float64 at once
 _MEND = "run the features stage again"
 
 
@@ -116,8 +119,10 @@ class AdaptedFrames:
     @staticmethod
     def write(directory: Path, frames: np.ndarray) -> None:
         """frames (num_frames, dimension); stored as float16."""
-        write_array(directory / "adapted.npy", frames.astype(np.float16))
-        write_json(directory / "adapted.json", {"stats": CmvnStats.of(frames).to_dict()})
+        blocks = (CmvnStats.of(frames[at : at + _BLOCK]) for at in range(0, len(frames), _BLOCK))
+        stats = functools.reduce(operator.add, blocks)
+        write_array(directory / "adapted.npy", frames.astype(np.float16, copy=False))
+        write_json(directory / "adapted.json", {"stats": stats.to_dict()})
 
 
 def write_store_index(directory: Path, utterances: Sequence[Utterance], lengths: Sequence[int], stats: np.ndarray,

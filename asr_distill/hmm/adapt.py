@@ -45,12 +45,12 @@ def frame_weights(alignment: Alignment, phones: tuple[str, ...], silence_weight:
     return np.where(alignment.pdf_ids < 0, np.float32(0), weights)
 
 
-def speaker_frames(store: FrameStore) -> dict[str, np.ndarray]:
-    """int64 rows of every speaker of a store, utterance after utterance."""
-    places: dict[str, list[np.ndarray]] = {}
+def speaker_utterances(store: FrameStore) -> dict[str, list[int]]:
+    """Indices of every speaker's utterances in a store."""
+    indices: dict[str, list[int]] = {}
     for index, utterance in enumerate(store.utterances):
-        places.setdefault(utterance.speaker, []).append(np.arange(store.offsets[index], store.offsets[index + 1]))
-    return {speaker: np.concatenate(rows) for speaker, rows in places.items()}
+        indices.setdefault(utterance.speaker, []).append(index)
+    return indices
 
 
 def adapted(features: torch.Tensor, frames: Mapping[str, np.ndarray],

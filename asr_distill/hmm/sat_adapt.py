@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from asr_distill.features.store import AdaptedFrames, FrameStore
-from asr_distill.hmm.adapt import FmllrConfig, adapted, frame_weights, speaker_frames, speaker_transform
+from asr_distill.hmm.adapt import FmllrConfig, frame_weights, speaker_transform, speaker_utterances
 from asr_distill.hmm.align import Alignment, align_store
 from asr_distill.hmm.aligner import AlignConfig
+from asr_distill.hmm.fmllr import apply_transform
 from asr_distill.hmm.model import HmmModel
 from asr_distill.hmm.sat import SatModel
-from asr_distill.hmm.training import pdf_tensor
 from asr_distill.lang.lang import Lang
 
 
@@ -25,27 +26,20 @@ def adapt_store(sat: SatModel, store: FrameStore, alignment: Alignment, phones: 
     model for those: estimating again on a better alignment. Frames that are not aligned help in no estimate but are
     adapted too.
     """
-    frontend = sat.independent.frontend
-    base = torch.empty(store.num_frames, frontend.dimension, device=device)
-    seen = torch.empty_like(base) if store.adapted else base
-    for index in range(len(store.utterances)):
-        rows = slice(int(store.offsets[index]), int(store.offsets[index + 1]))
-        utterance = store.features(index, device)
-        base[rows] = frontend(utterance)
-        if utterance.adapted is not None:
-            seen[rows] = utterance.adapted
     source = (sat.adapted if store.adapted else sat.independent).mixtures
-    pdfs = pdf_tensor(alignment, device).clamp(min=0)  # frames that are not aligned have weight 0
-    weights = torch.from_numpy(frame_weights(alignment, phones, config.silence_weight)).to(device)
-    speakers = speaker_frames(store)
-    transforms = {}
-    for speaker, frames in speakers.items():
-        own = torch.from_numpy(frames).to(device)
-        transforms[speaker] = speaker_transform(
-            sat.adapted.mixtures, base[own], pdfs[own], weights[own], config, posterior_mixtures=source,
-            posterior_features=seen[own])
+    weights = frame_weights(alignment, phones, config.silence_weight)
+    result = np.empty((store.num_frames, sat.adapted.frontend.dimension), np.float16)
+    for indices in speaker_utterances(store).values():
+        utterances = [store.features(index, device) for index in indices]
+        base = torch.cat([sat.independent.frontend(utterance) for utterance in utterances])
+        seen = torch.cat([u.adapted for u in utterances if u.adapted is not None]) if store.adapted else base
+        rows = np.concatenate([np.arange(store.offsets[index], store.offsets[index + 1]) for index in indices])
+        transform = speaker_transform(
+            sat.adapted.mixtures, base, torch.from_numpy(alignment.pdf_ids[rows].astype(np.int64)).to(device),
+            torch.from_numpy(weights[rows]).to(device), config, posterior_mixtures=source, posterior_features=seen)
+        result[rows] = apply_transform(base, transform).cpu().numpy()
     out.mkdir(parents=True, exist_ok=True)
-    AdaptedFrames.write(out, adapted(base, speakers, transforms).cpu().numpy())
+    AdaptedFrames.write(out, result)
     return FrameStore(store.directory, out)
 
 
