@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,7 +25,7 @@ from asr_distill.hmm.sat import SatModel
 from asr_distill.lang.build import SMALL
 from asr_distill.lang.lang import Lang
 from asr_distill.recipe import StageRun
-from asr_distill.report.evaluation import Candidate, EvaluationConfig, Split
+from asr_distill.report.evaluation import Candidate, EvaluationConfig, Split, evaluate_all
 from asr_distill.report.rescoring import Rescoring
 from asr_distill.report.results import Role
 from local.resources import TRAIN, TUNE
@@ -118,14 +119,24 @@ def rescoring_of(run: StageRun) -> Rescoring | None:
     return Rescoring(run.input("lang") / SMALL, run.input("large_lm"), settings.paths, settings.grid)
 
 
-def systems_of(run: StageRun) -> Iterator[Candidate]:
-    """The systems that settings.decode.systems names, weakest first."""
+def evaluate(run: StageRun, candidates: Iterable[Candidate]) -> dict[str, dict[str, Any]]:
+    """Tune, decode, rescore and score over the final graph (or a candidate's own)."""
+    return evaluate_all(candidates, run.input("graph") / FINAL, decoding_stores(run)[TUNE], reported_splits(run),
+                        evaluation_config(run.settings.decode, rescoring=rescoring_of(run)), run.out, run.device)
+
+
+def gmm_systems(run: StageRun) -> Iterator[Candidate]:
+    """The rungs that settings.decode.systems names, lowest first."""
+    for rung in RUNGS:
+        if rung in run.settings.decode.systems:
+            yield _gmm(run, rung)
+
+
+def network_systems(run: StageRun) -> Iterator[Candidate]:
+    """The networks that settings.decode.systems names, weakest first."""
     wanted, device = run.settings.decode.systems, run.device
     teachers, students = run.input("teachers"), run.input("student")
     trained = run.figures("teachers")
-    for rung in RUNGS:
-        if rung in wanted:
-            yield _gmm(run, rung)
     if "baseline" in wanted:
         yield _network("baseline", "baseline", students / "baseline", run.figures("student")["baseline"], device)
     if "teachers" in wanted:

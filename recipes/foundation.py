@@ -23,7 +23,7 @@ from asr_distill.lang.lang import Lang, with_counts
 from asr_distill.lang.large import build_large
 from asr_distill.recipe import StageRun, stage
 from local.resources import TRAIN, Resources
-from recipes.common import NETWORK_TRAIN, RUNGS, stores_of
+from recipes.common import FINAL, NETWORK_TRAIN, RUNGS, evaluate, gmm_systems, stores_of
 
 
 @stage(reads=["corpus"], settings=["corpus", "features", "speed"], resumable=True)
@@ -133,9 +133,9 @@ def graph(run: StageRun) -> dict:
     """The decoding graphs HCLG: one over the final senones, one for each lower rung that is decoded."""
     figures = {}
     for rung in RUNGS:
-        if rung != "tri3b" and rung not in run.settings.decode.systems:
+        if rung != FINAL and rung not in run.settings.decode.systems:
             continue
-        language = Lang(run.input("pronunciations" if rung == "tri3b" else "lang"))
+        language = Lang(run.input("pronunciations" if rung == FINAL else "lang"))
         figures[rung] = compile_hclg(language, HmmModel.load(run.input(rung)), run.out / rung)
     return figures
 
@@ -156,7 +156,7 @@ def adapt(run: StageRun) -> dict:
             work = run.out / split
             for number, model in enumerate((sat.independent, sat.adapted), 1):
                 label = f"{split}: pass {number}"
-                found = decode_store(model, store, run.input("graph") / "tri3b", settings.first_pass,
+                found = decode_store(model, store, run.input("graph") / FINAL, settings.first_pass,
                                      work=work / f"pass{number}", device=run.device, label=label, pool=pool)
                 words = {hypothesis.id: hypothesis.words for hypothesis in found}
                 alignment = align_store(model, store, hmm, lang, run.settings.align.search, run.device,
@@ -167,6 +167,12 @@ def adapt(run: StageRun) -> dict:
             (work / "adapted2").rename(work / "adapted")
             figures[split] = {"partial": sum(not hypothesis.reached_final for hypothesis in found)}
     return figures
+
+
+@stage(reads=["features", "lang", *RUNGS, "align", "large_lm", "graph", "adapt"], settings=["decode"], resumable=True)
+def rungs(run: StageRun) -> dict:
+    """Word error rates of the ladder's GMMs: scale and penalty tuned on the tuning split, then the others decoded."""
+    return evaluate(run, gmm_systems(run))
 
 
 def _transcripts(run: StageRun) -> dict[str, list[tuple[str, ...]]]:
@@ -187,5 +193,4 @@ def _finish(run: StageRun, hmm: HmmModel, alignment: Alignment) -> dict:
     return {"aligned": float(alignment.aligned.mean())}
 
 
-LADDER = [features, lang, mono, tri1, tri2b, tri3b, pronunciations, align]
-DECODING = [large_lm, graph, adapt]
+STAGES = [features, lang, mono, tri1, tri2b, tri3b, pronunciations, align, large_lm, graph, adapt, rungs]

@@ -3,7 +3,7 @@
     python recipes/mini_librispeech/run.py --set corpus.dir=LIBRISPEECH --set lang.lexicon=FILE --set lang.arpa=FILE
 
 Without corpus.dir the audio is downloaded; without a lexicon or a language model so are LibriSpeech's own.
-Every stage is one function, here or (features to align, graph, adapt) in recipes/foundation.py; each fills `run.out`.
+Every stage is one function, here or (features to rungs) in recipes/foundation.py; each fills `run.out`.
 `--list` prints them.
 """
 
@@ -33,22 +33,20 @@ from asr_distill.recipe_command import main
 from asr_distill.report.collect import Evaluated, training_curves, write_results
 from asr_distill.report.evaluation import Candidate, evaluate_all, search_of
 from local.mini_librispeech import find_resources
-from local.resources import TUNE
 from recipes import foundation
 from recipes.common import (
     FINAL,
     RUNGS,
-    decoding_stores,
+    evaluate,
     evaluation_config,
     load_teachers,
     network_alignment,
     network_store,
+    network_systems,
     normalisation,
     realigned,
     reported_splits,
-    rescoring_of,
     stores_of,
-    systems_of,
     training_data,
 )
 from recipes.settings import Settings
@@ -103,12 +101,11 @@ def student(run: StageRun) -> dict:
                       out=run.out / name, label=name) for name, target in targets.items()}
 
 
-@stage(reads=["features", "lang", *RUNGS, "align", "large_lm", "graph", "adapt", "teachers", "student"],
+@stage(reads=["features", "lang", "align", "large_lm", "graph", "adapt", "teachers", "student"],
        settings=["decode", "distill"], resumable=True)
 def decode(run: StageRun) -> dict:
-    """Each system: acoustic scale tuned on the tuning split, then the test splits decoded."""
-    return evaluate_all(systems_of(run), run.input("graph") / FINAL, decoding_stores(run)[TUNE], reported_splits(run),
-                        evaluation_config(run.settings.decode, rescoring=rescoring_of(run)), run.out, run.device)
+    """Each network: acoustic scale tuned on the tuning split, then the test splits decoded."""
+    return evaluate(run, network_systems(run))
 
 
 @stage(reads=["features", "pronunciations", "align", "graph", "adapt", "student", "decode"],
@@ -127,12 +124,12 @@ def export(run: StageRun) -> dict:
                                   evaluation_config(run.settings.decode, search=search), run.out, run.device)
 
 
-@stage(reads=["corpus", "features", "lang", "teachers", "student", "decode", "export"],
+@stage(reads=["corpus", "features", "lang", "rungs", "teachers", "student", "decode", "export"],
        settings=["corpus", "features", "speed", "lang", *RUNGS, "pronunciations", "align", "data", "teachers",
                  "distill", "student", "decode"])
 def report(run: StageRun) -> dict:
     """Word error rates with intervals and paired tests: RESULTS.json, RESULTS.md, plots, error listings."""
-    systems = [Evaluated(run.input("decode") / name) for name in run.figures("decode")]
+    systems = [Evaluated(run.input(stage) / name) for stage in ("rungs", "decode") for name in run.figures(stage)]
     systems.append(Evaluated(run.input("export") / "exported"))
     teachers, students = run.input("teachers"), run.input("student")
     curves = training_curves({
@@ -148,7 +145,7 @@ def report(run: StageRun) -> dict:
     return {"systems": len(systems)}
 
 
-STAGES = [corpus, *foundation.LADDER, teachers, soft_targets, student, *foundation.DECODING, decode, export, report]
+STAGES = [corpus, *foundation.STAGES, teachers, soft_targets, student, decode, export, report]
 recipe = Recipe("mini_librispeech", Settings, ROOT / "conf" / "mini_librispeech.yaml", STAGES)
 
 if __name__ == "__main__":

@@ -54,14 +54,14 @@ def test_a_second_run_does_nothing(finished: Path, tones: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
     again = run(finished, *settings(tones))
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"} == before
-    assert again.stderr.count("done before, nothing changed") == 17
+    assert again.stderr.count("done before, nothing changed") == 19
 
 
 def test_a_changed_student_reruns_only_what_depends_on_it(finished: Path, tones: Path, tmp_path: Path) -> None:
     exp = tmp_path / "moved"
     shutil.copytree(finished, exp)  # an experiment folder can be moved
     log = run(exp, *settings(tones), "--set", "student.seed=7", "--stop-stage", "student").stderr
-    assert log.count("done before, nothing changed") == 11
+    assert log.count("done before, nothing changed") == 15
     assert "setting student.seed changed (101 -> 7)" in log
 
 
@@ -85,10 +85,10 @@ def test_kill_9_in_every_long_stage_then_the_same_results(finished: Path, tones:
         "tri2b": lambda: (exp / "06_tri2b.partial" / "work" / "state.safetensors").exists(),
         "tri3b": lambda: (exp / "07_tri3b.partial" / "work" / "state.safetensors").exists(),
         "align": lambda: (exp / "09_align.partial" / "train" / "alignment.json").exists(),
-        "teachers": lambda: (exp / "10_teachers.partial" / "teacher2" / "work" / "checkpoint.safetensors").exists(),
-        "student": lambda: (exp / "12_student.partial" / "student" / "work" / "checkpoint.safetensors").exists(),
-        "adapt": lambda: _lines(exp / "14_adapt.partial" / "tune" / "pass1" / "hypotheses.jsonl") > 1,
-        "decode": lambda: _lines(exp / "15_decode.partial" / "teacher1" / "dev_clean_2" / "hypotheses.jsonl") > 3,
+        "adapt": lambda: _lines(exp / "12_adapt.partial" / "tune" / "pass1" / "hypotheses.jsonl") > 1,
+        "teachers": lambda: (exp / "14_teachers.partial" / "teacher2" / "work" / "checkpoint.safetensors").exists(),
+        "student": lambda: (exp / "16_student.partial" / "student" / "work" / "checkpoint.safetensors").exists(),
+        "decode": lambda: _lines(exp / "17_decode.partial" / "teacher1" / "dev_clean_2" / "hypotheses.jsonl") > 3,
     }
     for arrived in arrivals.values():
         kill_when(exp, arrived, settings(tones))
