@@ -75,12 +75,12 @@ class StageRun:
         """Figures that an earlier stage returned."""
         return read_json(self.input(name) / "stage.json")["figures"]
 
-    def seconds_so_far(self) -> float:
+    def stage_seconds(self) -> dict[str, float]:
         """Seconds of all stages that this experiment consists of, this one's until now included."""
         records = sorted(self.out.parent.glob("[0-9][0-9]_*/stage.json"))
         done = [read_json(path) for path in records if path.parent.suffix != ".partial"]
-        return sum(item["seconds"] for item in done if item["stage"] != self.stage.name) + (
-            time.monotonic() - self._began)
+        seconds = {item["stage"]: item["seconds"] for item in done if item["stage"] != self.stage.name}
+        return seconds | {self.stage.name: round(time.monotonic() - self._began, 3)}
 
     def publish(self, *names: str) -> None:
         """Copy files of `run.out` to the top of the experiment folder, where people look."""

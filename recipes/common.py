@@ -41,6 +41,13 @@ def stores_of(run: StageRun) -> dict[str, FrameStore]:
     return {split: FrameStore(run.input("features") / split) for split in run.figures("features")}
 
 
+def split_figures(run: StageRun) -> dict[str, dict[str, Any]]:
+    """What every split holds, and how well the language models know its words."""
+    small, large = run.figures("lang")["splits"], run.figures("large_lm").get("splits", {})
+    return {split: facts | small[split] | ({"large_perplexity": large[split]["perplexity"]} if large else {})
+            for split, facts in run.figures("corpus").items()}
+
+
 def network_store(run: StageRun) -> FrameStore:
     """What networks train on, with its adapted frames. Needs the stages features and align."""
     name = NETWORK_TRAIN if NETWORK_TRAIN in run.figures("features") else TRAIN

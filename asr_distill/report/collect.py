@@ -95,12 +95,16 @@ def training_curves(models: Mapping[str, tuple[Role, Path]]) -> dict[str, Traini
 def write_results(out: Path, recipe: str, *, systems: Sequence[Evaluated], pairs: Sequence[tuple[str, str]],
                   stores: Mapping[str, FrameStore], data: Mapping[str, Mapping[str, Any]],
                   curves: Mapping[str, TrainingCurve], settings: Mapping[str, Any], seeds: Sequence[int],
-                  device: str, seconds: float, command: str) -> Results:
-    """Write RESULTS.json, .md, .txt, plots and error listings into `out`. `data`: corpus figures of every split."""
+                  device: str, stages: Mapping[str, float], command: str) -> Results:
+    """Write RESULTS.json, .md, .txt, plots and error listings into `out`.
+
+    `data`: figures of every split, as SplitData's fields. `stages`: seconds of each.
+    """
     results = Results(
-        recipe, datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"), round(seconds, 1), device,
+        recipe, datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        round(sum(stages.values()), 1), device,
         list(seeds), package_versions(), dict(settings), {name: SplitData(**facts) for name, facts in data.items()},
-        [system_of(item, stores) for item in systems], comparisons_of(systems, pairs, stores))
+        [system_of(item, stores) for item in systems], comparisons_of(systems, pairs, stores), dict(stages))
     plots = {}
     if curves:
         plot_training(curves, out / "training.png")

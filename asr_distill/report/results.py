@@ -1,8 +1,9 @@
 """RESULTS.json: what a recipe ends in, in one fixed form that other programs read.
 
 ```
-{"recipe", "finished" (ISO time), "seconds", "device", "seeds": [..], "versions": {..}, "settings": {..},
- "data": {"<split>": {"hours", "utterances", "words", "speakers"}},
+{"recipe", "finished" (ISO time), "seconds", "stages": {"<stage>": seconds}, "device", "seeds": [..], "versions": {..},
+ "settings": {..},
+ "data": {"<split>": {"hours", "utterances", "words", "speakers", "unknown_rate", "perplexity", "large_perplexity"}},
  "systems": [{"name", "role", "parameters", "bytes", "targets" (how many pdfs),
               "splits": {"<split>": {"frame_accuracy", "cross_entropy", "wer", "wer_low", "wer_high",
                                      "substitutions", "insertions", "deletions", "words", "rtf"}}}],
@@ -10,8 +11,9 @@
 ```
 
 Units: WER, its bounds (95 % bootstrap interval) and frame accuracy in percent; cross-entropy in nats a frame;
-rtf in seconds of work a second of audio; `wer_difference` is WER(a) - WER(b) in percent points ("a against b":
-below 0, a is better) and p its paired test. A figure that was not measured is null (the seven of the word error
+rtf in seconds of work a second of audio; unknown_rate in percent of the words; perplexity of the language model of the
+graph and of the large one, unknown words left out; `wer_difference` is WER(a) - WER(b) in percent points ("a against
+b": below 0, a is better) and p its paired test. A figure that was not measured is null (the seven of the word error
 rate together). A task without words (MNIST) writes {"frame_accuracy", "cross_entropy", "errors", "rtf"}: "errors" in
 place of all about words.
 """
@@ -43,9 +45,12 @@ class SplitData:
     utterances: int
     words: int | None
     speakers: int | None
+    unknown_rate: float | None = None
+    perplexity: float | None = None
+    large_perplexity: float | None = None
 
     def __post_init__(self) -> None:
-        _not_negative(self, "hours", "utterances", "words", "speakers")
+        _not_negative(self, *(field.name for field in dataclasses.fields(self)))
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,7 @@ class Results:
     data: dict[str, SplitData]
     systems: list[System]
     comparisons: list[Comparison] = field(default_factory=list)
+    stages: dict[str, float] = field(default_factory=dict)  # seconds of each, in order
 
     def __post_init__(self) -> None:
         try:

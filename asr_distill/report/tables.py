@@ -36,6 +36,8 @@ def markdown(results: Results, *, command: str = "", plots: dict[str, str] | Non
     if plots:
         parts += ["## Plots", "\n\n".join(f"![{title}]({file})" for title, file in plots.items())]
     parts += ["## How it was made", provenance(results, command), "## Data", data_table(results)]
+    if results.stages:
+        parts += ["## Stages", stage_table(results)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -99,9 +101,23 @@ def provenance(results: Results, command: str) -> str:
 
 
 def data_table(results: Results) -> str:
+    """Every split; what the language models think of it where that was measured."""
+    header = ["split", "hours", "utterances", "words", "speakers"]
     rows = [[split, number(data.hours, 2), f"{data.utterances:,}", _whole(data.words), _whole(data.speakers)]
             for split, data in results.data.items()]
-    return table(["split", "hours", "utterances", "words", "speakers"], rows, left=1)
+    for title, values in (("unknown words %", [data.unknown_rate for data in results.data.values()]),
+                          ("perplexity", [data.perplexity for data in results.data.values()]),
+                          ("perplexity, large model", [data.large_perplexity for data in results.data.values()])):
+        if any(value is not None for value in values):
+            header.append(title)
+            for row, value in zip(rows, values, strict=True):
+                row.append(number(value, 2 if "unknown" in title else 1))
+    return table(header, rows, left=1)
+
+
+def stage_table(results: Results) -> str:
+    """Seconds of every stage (a resumed one's attempts added up)."""
+    return table(["stage", "time"], [[name, duration(seconds)] for name, seconds in results.stages.items()], left=1)
 
 
 def table(header: list[str], rows: list[list[str]], *, left: int) -> str:

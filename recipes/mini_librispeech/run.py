@@ -46,6 +46,7 @@ from recipes.common import (
     normalisation,
     realigned,
     reported_splits,
+    split_figures,
     stores_of,
     training_data,
 )
@@ -124,7 +125,7 @@ def export(run: StageRun) -> dict:
                                   evaluation_config(run.settings.decode, search=search), run.out, run.device)
 
 
-@stage(reads=["corpus", "features", "lang", "rungs", "teachers", "student", "decode", "export"],
+@stage(reads=["corpus", "features", "lang", "large_lm", "rungs", "teachers", "student", "decode", "export"],
        settings=["corpus", "features", "speed", "lang", *RUNGS, "pronunciations", "align", "data", "teachers",
                  "distill", "student", "decode"])
 def report(run: StageRun) -> dict:
@@ -138,8 +139,8 @@ def report(run: StageRun) -> dict:
     write_results(
         run.out, run.recipe, systems=systems, curves=curves, stores=stores_of(run),
         pairs=[("ensemble", "baseline"), ("student", "baseline"), ("student", "ensemble"), ("exported", "student")],
-        data=run.figures("corpus"), settings=run.settings.all(), device=str(run.device),
-        seeds=[*run.settings.teachers.seeds, run.settings.student.seed], seconds=run.seconds_so_far(),
+        data=split_figures(run), settings=run.settings.all(), device=str(run.device),
+        seeds=[*run.settings.teachers.seeds, run.settings.student.seed], stages=run.stage_seconds(),
         command=shlex.join(["python", *sys.argv]))
     run.publish("RESULTS.json", "RESULTS.md", "RESULTS.txt", "training.png", "reliability.png", "wer.png")
     return {"systems": len(systems)}

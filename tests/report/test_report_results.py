@@ -26,8 +26,9 @@ def test_keys_are_those_of_the_interface(results: Results, tmp_path: Path) -> No
     results.write(tmp_path / "RESULTS.json")
     plain = json.loads((tmp_path / "RESULTS.json").read_text())
     assert set(plain) == {"recipe", "finished", "seconds", "device", "seeds", "versions", "settings", "data", "systems",
-                          "comparisons"}
-    assert set(plain["data"]["test"]) == {"hours", "utterances", "words", "speakers"}
+                          "comparisons", "stages"}
+    assert set(plain["data"]["test"]) == {"hours", "utterances", "words", "speakers", "unknown_rate", "perplexity",
+                                          "large_perplexity"}
     assert set(plain["systems"][0]) == {"name", "role", "parameters", "bytes", "targets", "splits"}
     assert set(plain["systems"][0]["splits"]["test"]) == {
         "frame_accuracy", "cross_entropy", "wer", "wer_low", "wer_high", "substitutions", "insertions", "deletions",

@@ -11,7 +11,7 @@ import pytest
 from asr_distill.report.figures import count, duration, p_value, size
 from asr_distill.report.results import Comparison, ErrorScores, Results, SplitData, System
 from asr_distill.report.sentences import comparison_sentence, gain_sentences
-from asr_distill.report.tables import main_table, markdown, statements, write_markdown
+from asr_distill.report.tables import data_table, main_table, markdown, statements, write_markdown
 from asr_distill.report.terminal import terminal_table
 
 
@@ -46,6 +46,16 @@ def test_two_splits_get_their_own_columns(results: Results) -> None:
                                data={**results.data, "dev": SplitData(0.2, 50, 2000, 4)})
     header = main_table(both).splitlines()[0]
     assert "test: WER % [95 %]" in header and "dev: WER % [95 %]" in header
+
+
+def test_language_model_and_stages_are_shown_where_they_were_measured(results: Results) -> None:
+    assert "perplexity" not in data_table(results) and "## Stages" not in markdown(results)
+    measured = SplitData(0.25, 100, 2000, 8, 1.634, 273.31, 237.97)
+    full = dataclasses.replace(results, data={**results.data, "test": measured}, stages={"mono": 75.5, "tri1": 254.0})
+    header, _, train, test = data_table(full).splitlines()
+    assert "unknown words %" in header and "perplexity, large model" in header
+    assert re.search(r"\| +– \| +– \| +– \|$", train) and re.search(r"\| +1\.63 \| +273\.3 \| +238\.0 \|$", test)
+    assert re.search(r"\| mono +\| +1 min 16 s \|\n\| tri1 +\| +4 min 14 s \|", markdown(full))
 
 
 def test_page_says_where_it_comes_from(results: Results, tmp_path: Path) -> None:
