@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
 from asr_distill.features.cmvn import UtteranceFeatures
+
+# Unscaled log-likelihoods of some frames of an utterance under some pdfs, float32 (frames, pdfs), a tensor of its own.
+Scorer = Callable[[slice, np.ndarray], torch.Tensor]
 
 
 @runtime_checkable
@@ -27,15 +31,19 @@ class EmissionModel(Protocol):
 
 @runtime_checkable
 class SelectiveEmission(Protocol):
-    """An emission model that is quicker where few pdfs are asked for (a GMM: alignment needs a tenth of them)."""
+    """An emission model that is quicker where little is asked for (a GMM: alignment needs one pdf in fifty)."""
 
-    def log_likelihoods_of(self, utterance: UtteranceFeatures, pdfs: np.ndarray) -> torch.Tensor:
-        """As `log_likelihoods`, for `pdfs` alone: float32 (frames, len(pdfs))."""
+    def scorer(self, utterance: UtteranceFeatures) -> Scorer:
+        """As `log_likelihoods`, of what is asked for alone."""
 
 
-def log_likelihoods_of(model: EmissionModel, utterance: UtteranceFeatures, pdfs: np.ndarray) -> torch.Tensor:
-    """float32 (frames, len(pdfs)), a tensor of its own, whichever way the model offers."""
+def scorer_of(model: EmissionModel, utterance: UtteranceFeatures) -> Scorer:
+    """Whichever way the model offers."""
     if isinstance(model, SelectiveEmission):
-        return model.log_likelihoods_of(utterance, pdfs)
-    scores = model.log_likelihoods(utterance)
-    return scores.index_select(1, torch.as_tensor(pdfs, device=scores.device).long())
+        return model.scorer(utterance)
+    return from_matrix(model.log_likelihoods(utterance))
+
+
+def from_matrix(scores: torch.Tensor) -> Scorer:
+    """Parts of log-likelihoods (frames, pdfs)."""
+    return lambda rows, pdfs: scores[rows].index_select(1, torch.as_tensor(pdfs, device=scores.device).long())

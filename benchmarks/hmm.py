@@ -3,8 +3,8 @@
     python benchmarks/hmm.py                                     # made-up speech
     python benchmarks/hmm.py --store DIR --lang DIR --model DIR  # frame store, language, hmm.json + gmm.safetensors
 
-search   our batched exact Viterbi | kaldi_decoder.FasterDecoder over the same graphs, with gmm-align-compiled's beam
-         of 10 (inexact) and with none (exact as ours). Scores are computed and graphs built beforehand.
+search   our Viterbi | kaldi_decoder.FasterDecoder over the same graphs, with gmm-align-compiled's beam of 10 and with
+         none (exact). Scores are computed and graphs built beforehand.
 em       our statistics over all frames | kaldi_hmm_gmm.AccumAmDiagGmm, frame by frame as its Python API is
 
 Each figure is the best of --repeats passes, in frames a second.
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from asr_distill.emission import from_matrix
 from asr_distill.features.store import FrameStore
 from asr_distill.hmm.aligner import AlignConfig, Aligner
 from asr_distill.hmm.em import UpdateConfig, accumulate, global_mixtures, split, update
@@ -77,7 +78,7 @@ def measure_search(work: Work, repeats: int) -> None:
     paths: dict[int, float] = {}
 
     def ours() -> None:
-        for index, path in aligner.align(work.graphs, lengths, lambda i, pdfs: scores[i][:, torch.as_tensor(pdfs).long()]):
+        for index, path in aligner.align(work.graphs, lengths, lambda i: from_matrix(scores[i])):
             paths[index] = path.score if path else -np.inf
 
     fsts = [kaldifst.StdConstFst(kaldi_graph(graph, table, config.self_loop_scale)) for graph in work.graphs]
@@ -198,7 +199,7 @@ def align(hmm: HmmModel, mixtures: Mixtures, graphs: list[UtteranceGraph], featu
           ) -> torch.Tensor:
     aligner = Aligner(hmm, AlignConfig(), CPU)
     pdfs = [np.zeros(0, np.int64)] * len(graphs)
-    for index, path in aligner.align(graphs, [len(f) for f in features], lambda i, pdfs: mixtures.score(features[i], pdfs)):
+    for index, path in aligner.align(graphs, [len(f) for f in features], lambda i: mixtures.scorer(features[i])):
         if path is None:
             raise SystemExit(f"utterance {index} of the selection has too few frames for its words")
         pdfs[index] = graphs[index].pdf[path.states].astype(np.int64)

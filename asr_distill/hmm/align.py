@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from asr_distill.emission import EmissionModel, log_likelihoods_of
+from asr_distill.emission import EmissionModel, Scorer, from_matrix, scorer_of
 from asr_distill.errors import UserError
 from asr_distill.features.store import FrameStore
 from asr_distill.files import read_array, read_json, write_array, write_json
@@ -88,10 +88,10 @@ def align_store(emission: EmissionModel, store: FrameStore, hmm: HmmModel, lang:
             graphs = [compiler.compile(transcripts[store.utterances[i].id] if transcripts is not None
                                        else store.utterances[i].words) for i in block]
 
-            def score(at: int, pdfs: np.ndarray, block: list[int] = block) -> torch.Tensor:
-                return log_likelihoods_of(emission, store.features(block[at], device), pdfs)
+            def scorer(at: int, block: list[int] = block) -> Scorer:
+                return scorer_of(emission, store.features(block[at], device))
 
-            for at, path in aligner.align(graphs, lengths[block].tolist(), score):
+            for at, path in aligner.align(graphs, lengths[block].tolist(), scorer):
                 index = block[at]
                 progress.update(int(lengths[index]))
                 if path is None:
@@ -140,11 +140,7 @@ def align_words(log_likelihoods: torch.Tensor, words: Sequence[str], hmm: HmmMod
     """
     graph = GraphCompiler(hmm, lang).compile(words)
     aligner = Aligner(hmm, config, log_likelihoods.device)
-
-    def score(_: int, own: np.ndarray) -> torch.Tensor:
-        return log_likelihoods[:, torch.as_tensor(own, device=log_likelihoods.device).long()]
-
-    ((_, path),) = aligner.align([graph], [len(log_likelihoods)], score)
+    ((_, path),) = aligner.align([graph], [len(log_likelihoods)], lambda _: from_matrix(log_likelihoods))
     if path is None:
         raise UserError(f"{len(log_likelihoods)} frames are too few for the words '{' '.join(words)}'")
     pdfs = torch.as_tensor(graph.pdf[path.states], device=log_likelihoods.device).long()

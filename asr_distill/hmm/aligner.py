@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from asr_distill.config import NO_RESULT
+from asr_distill.emission import Scorer
 from asr_distill.hmm.graph import UtteranceGraph
 from asr_distill.hmm.model import HmmModel
 from asr_distill.hmm.threads import map_threads
@@ -37,11 +38,12 @@ class AlignConfig:
     acoustic_scale: float = 0.1  # against the log-probabilities of pronunciations and silence
     self_loop_scale: float = 0.1  # of the HMM's transition log-probabilities
     silence_boost: float = 1.0  # factor on the silence phone's likelihoods
+    beam: float = 100.0  # of the search on a CPU (a GPU searches without): ten times Kaldi's, so that nothing is lost
     batch_cells: int = field(default=0, metadata=NO_RESULT)  # states x frames that a GPU searches at once; 0: by itself
 
     def __post_init__(self) -> None:
-        if self.acoustic_scale <= 0 or self.self_loop_scale < 0 or self.silence_boost <= 0:
-            raise ValueError("acoustic_scale and silence_boost must be positive, self_loop_scale not negative")
+        if min(self.acoustic_scale, self.silence_boost, self.beam) <= 0 or self.self_loop_scale < 0:
+            raise ValueError("acoustic_scale, silence_boost and beam must be positive, self_loop_scale not negative")
         if self.batch_cells < 0:
             raise ValueError("batch_cells must not be negative")
 
@@ -55,11 +57,10 @@ class Aligner:
         self._silence = hmm.phones.index(SILENCE_PHONE) + 1
 
     def align(self, graphs: Sequence[UtteranceGraph], frames: Sequence[int],
-              score: Callable[[int, np.ndarray], torch.Tensor]) -> Iterator[tuple[int, Path | None]]:
+              scorer: Callable[[int], Scorer]) -> Iterator[tuple[int, Path | None]]:
         """Yield (index, best path); None where the frames are too few.
 
-        `score(index, pdfs)` gives an utterance's log-likelihoods of those pdfs (frames, len(pdfs)), unscaled, as a
-        tensor of its own; on a CPU several threads call it.
+        `scorer(index)` gives an utterance's log-likelihoods; on a CPU several threads call it.
         """
         if self.device.type == "cpu":  # compiled loops: an utterance a thread
             todo: list[list[int]] = [[i] for i in sorted(range(len(frames)), key=lambda i: -frames[i])]
@@ -67,33 +68,47 @@ class Aligner:
             todo = list(batches(frames, [len(graph) for graph in graphs], self.config.batch_cells or _CELLS))
 
         def search(batch: list[int]) -> list[Path | None]:
-            chosen = [graphs[i] for i in batch]
-            scores = [self._scaled(graphs[i], score(i, graphs[i].own_pdfs[0])) for i in batch]
             if self.device.type == "cpu":
-                found = [best_path(graph, self._transitions, mine.numpy(), graph.own_pdfs[1],
-                                   self.config.self_loop_scale) for graph, mine in zip(chosen, scores, strict=True)]
-            else:
-                found = ViterbiBatch(chosen, self._transitions, self_loop_scale=self.config.self_loop_scale,
-                                     device=self.device).search(scores)
-            return [self._path(*each) for each in zip(chosen, scores, found, strict=True)]
+                return [self._alone(graphs[i], frames[i], scorer(i)) for i in batch]
+            return self._together([graphs[i] for i in batch], [frames[i] for i in batch], [scorer(i) for i in batch])
 
         for batch, paths in zip(todo, map_threads(search, todo, self.device), strict=True):
             yield from zip(batch, paths, strict=True)
 
-    def _path(self, graph: UtteranceGraph, scores: torch.Tensor,
-              found: tuple[np.ndarray, float] | None) -> Path | None:
-        if found is None:
-            return None
-        states, value = found
-        columns = torch.as_tensor(graph.own_pdfs[1][states], device=self.device).long()
-        scaled = scores.gather(1, columns.unsqueeze(1)).double().sum().item()
-        boosted = int((graph.phone[states] == self._silence).sum()) * math.log(self.config.silence_boost)
-        return Path(states, value, scaled / self.config.acoustic_scale - boosted)
+    def _alone(self, graph: UtteranceGraph, frames: int, scorer: Scorer) -> Path | None:
+        """On a CPU: what the beam leaves."""
+        scaled = self._scaled(graph, scorer)
+        found = best_path(graph, self._transitions, frames, lambda rows, columns: scaled(rows, columns).numpy(),
+                          self_loop_scale=self.config.self_loop_scale, beam=self.config.beam)
+        return None if found is None else self._path(graph, found.states, found.score, found.acoustic)
 
-    def _scaled(self, graph: UtteranceGraph, scores: torch.Tensor) -> torch.Tensor:
-        """In place: the silence boost, and the acoustic scale."""
-        scores = scores.to(self.device, torch.float32)
-        if self.config.silence_boost != 1.0:
-            silent = np.unique(graph.own_pdfs[1][graph.phone == self._silence])
-            scores[:, torch.as_tensor(silent, device=self.device).long()] += math.log(self.config.silence_boost)
-        return scores.mul_(self.config.acoustic_scale)
+    def _together(self, graphs: list[UtteranceGraph], frames: list[int], scorers: list[Scorer]) -> list[Path | None]:
+        """On a GPU: exact."""
+        scores = [self._scaled(graph, scorer)(slice(0, length), np.arange(len(graph.own_pdfs[0])))
+                  for graph, length, scorer in zip(graphs, frames, scorers, strict=True)]
+        found = ViterbiBatch(graphs, self._transitions, self_loop_scale=self.config.self_loop_scale,
+                             device=self.device).search(scores)
+        paths: list[Path | None] = []
+        for graph, mine, best in zip(graphs, scores, found, strict=True):
+            if best is None:
+                paths.append(None)
+                continue
+            columns = torch.as_tensor(graph.own_pdfs[1][best[0]], device=self.device).long()
+            paths.append(self._path(graph, *best, mine.gather(1, columns.unsqueeze(1)).double().sum().item()))
+        return paths
+
+    def _path(self, graph: UtteranceGraph, states: np.ndarray, score: float, scaled: float) -> Path:
+        boosted = int((graph.phone[states] == self._silence).sum()) * math.log(self.config.silence_boost)
+        return Path(states, score, scaled / self.config.acoustic_scale - boosted)
+
+    def _scaled(self, graph: UtteranceGraph, scorer: Scorer) -> Scorer:
+        """With the silence boost and the acoustic scale; asked for columns of the graph's own pdfs."""
+        pdfs, places = graph.own_pdfs
+        boosts = torch.zeros(len(pdfs), device=self.device)
+        boosts[np.unique(places[graph.phone == self._silence])] = math.log(self.config.silence_boost)
+
+        def score(rows: slice, columns: np.ndarray) -> torch.Tensor:
+            scores = scorer(rows, pdfs[columns]).to(self.device, torch.float32)
+            return scores.add_(boosts[torch.as_tensor(columns, device=self.device)]).mul_(self.config.acoustic_scale)
+
+        return score

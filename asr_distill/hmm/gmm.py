@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from asr_distill.emission import Scorer
 from asr_distill.errors import UserError
 from asr_distill.features.cmvn import UtteranceFeatures
 from asr_distill.files import atomic_path
@@ -50,6 +51,10 @@ class Mixtures:
         return np.concatenate([[0], np.cumsum(self.counts)]).tolist()
 
     @cached_property
+    def _bounds(self) -> np.ndarray:
+        return np.array(self.offsets)
+
+    @cached_property
     def linear(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Matrix (2 D, G) and constants (G,): [x, x^2] @ matrix + constants = log(weight * density)."""
         means, variances = self.means.double(), self.variances.double()
@@ -68,10 +73,14 @@ class Mixtures:
         if self.device.type != "cpu":
             return self.score_in_blocks(features, pdfs)
         chosen = np.arange(self.num_pdfs) if pdfs is None else pdfs
-        out, offsets = np.empty((len(features), len(chosen)), np.float32), np.array(self.offsets)
-        score_pdfs(np.ascontiguousarray(features.numpy()), self._rows.numpy(), offsets[chosen], offsets[chosen + 1],
-                   out)
+        out = np.empty((len(features), len(chosen)), np.float32)
+        score_pdfs(np.ascontiguousarray(features.numpy()), self._rows.numpy(), self._bounds[chosen],
+                   self._bounds[chosen + 1], out)
         return torch.from_numpy(out)
+
+    def scorer(self, features: torch.Tensor) -> Scorer:
+        """`score` for some rows of features (frames, D) and some pdfs at a time."""
+        return lambda rows, pdfs: self.score(features[rows], pdfs)
 
     def score_in_blocks(self, features: torch.Tensor, pdfs: np.ndarray | None = None) -> torch.Tensor:
         """`score` for GPUs: a product for all pdfs with like many components (it runs on a CPU too)."""
@@ -93,7 +102,7 @@ class Mixtures:
         """Pdfs with like many components together. Counts are rounded up to powers of two; a component that only
         fills up has constant -inf."""
         counts = np.array(self.counts)[pdfs]
-        begins = np.array(self.offsets)[pdfs]
+        begins = self._bounds[pdfs]
         sizes = 2 ** np.ceil(np.log2(counts)).astype(int)
         blocks = []
         for size in np.unique(sizes).tolist():
@@ -140,9 +149,9 @@ class DiagGmm:
         """log p(x_t | pdf), float32 (frames, pdfs)."""
         return self.mixtures.score(self.features(utterance))
 
-    def log_likelihoods_of(self, utterance: UtteranceFeatures, pdfs: np.ndarray) -> torch.Tensor:
-        """Of the given pdfs, float32 (frames, len(pdfs))."""
-        return self.mixtures.score(self.features(utterance), pdfs)
+    def scorer(self, utterance: UtteranceFeatures) -> Scorer:
+        """Log-likelihoods of what is asked for alone."""
+        return self.mixtures.scorer(self.features(utterance))
 
     def save(self, directory: Path) -> None:
         """Write gmm.safetensors; the front end's settings are in the file's header."""

@@ -70,11 +70,9 @@ class TrainingSet:
     def align(self, mixtures: Mixtures, features: torch.Tensor, hmm: HmmModel, config: AlignConfig,
               device: torch.device) -> Alignment:
         """Viterbi alignment of all utterances. `features`: (F, D)."""
-        def score(place: int, pdfs: np.ndarray) -> torch.Tensor:
-            return mixtures.score(features[self.rows(place)], pdfs)
-
         states: list[np.ndarray] = [np.empty(0, np.int32)] * len(self.indices)
-        for place, path in Aligner(hmm, config, device).align(self.graphs, self.lengths, score):
+        for place, path in Aligner(hmm, config, device).align(
+                self.graphs, self.lengths, lambda place: mixtures.scorer(features[self.rows(place)])):
             if path is not None:  # always: `select` left out what does not fit
                 states[place] = path.states
         return self.labels(states, hmm.num_pdfs)

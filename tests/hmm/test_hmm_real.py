@@ -14,6 +14,7 @@ from hmm_toys import kaldi_best_score, kaldi_graph
 
 from asr_distill.corpus.librispeech import prepare
 from asr_distill.corpus.manifest import load_split
+from asr_distill.emission import from_matrix
 from asr_distill.features.compute import compute_store
 from asr_distill.features.fbank import FbankConfig
 from asr_distill.features.store import FrameStore
@@ -103,10 +104,8 @@ def test_best_scores_equal_kaldi_faster_decoder(real: Any) -> None:
     scores = [gmm.log_likelihoods(store.features(i, CPU)) for i in indices]
     table = TransitionTable(hmm)
 
-    def own(at: int, pdfs: np.ndarray) -> torch.Tensor:
-        return scores[at][:, torch.as_tensor(pdfs).long()]
-
-    paths = dict(Aligner(hmm, AlignConfig(), CPU).align(graphs, [len(s) for s in scores], own))
+    paths = dict(Aligner(hmm, AlignConfig(), CPU).align(graphs, [len(s) for s in scores],
+                                                       lambda at: from_matrix(scores[at])))
     for at, graph in enumerate(graphs):
         best = kaldi_best_score(kaldi_graph(graph, table, 0.1), 0.1 * scores[at].numpy(), beam=1000.0)
         assert paths[at] is not None and best is not None

@@ -94,8 +94,8 @@ def separation(frames: np.ndarray, rows: np.ndarray) -> float:
     """How far apart the states lie, in their own scatter: trace(within^-1 between), the same under any affine map."""
     speech = rows[:, 1] != SILENCE
     frames, code = frames[speech], rows[speech, 1] * 3 + rows[speech, 3]
-    means = np.stack([frames[code == each].mean(0) for each in np.unique(code)])[np.unique(code, return_inverse=True)[1]]
-    between = np.cov(means.T, bias=True)
+    states, owner = np.unique(code, return_inverse=True)
+    between = np.cov(np.stack([frames[code == state].mean(0) for state in states])[owner].T, bias=True)
     return float(np.trace(np.linalg.solve(np.cov(frames.T, bias=True) - between, between)))
 
 
@@ -145,8 +145,9 @@ def test_a_second_pass_takes_posteriors_from_the_adapted_model(world: World, tra
     speech = torch.from_numpy((alignment.phone_ids[rows] != SILENCE).astype(np.float32))
     pdfs = torch.from_numpy(alignment.pdf_ids[rows].astype(np.int64))
     heard = torch.from_numpy(np.array(store.adapted.frames[rows], np.float32))
+    given = model.adapted.mixtures, base, pdfs, speech, FMLLR
     expected, first = (apply_transform(base, speaker_transform(
-        model.adapted.mixtures, base, pdfs, speech, FMLLR, posterior_mixtures=mixtures, posterior_features=seen)).numpy()
+        *given, posterior_mixtures=mixtures, posterior_features=seen)).numpy()
         for mixtures, seen in ((model.adapted.mixtures, heard), (model.independent.mixtures, base)))
     found = np.array(second.adapted.frames[rows], np.float64)
     assert np.abs(found - expected).max() < 0.02 < np.abs(found - first).max()

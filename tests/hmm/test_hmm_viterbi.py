@@ -10,13 +10,14 @@ import pytest
 import torch
 from hmm_toys import TriphoneToy, all_paths, kaldi_best_score, kaldi_graph, toy_lang
 
+from asr_distill.emission import from_matrix
 from asr_distill.hmm.align import AlignConfig, align_words
 from asr_distill.hmm.aligner import Aligner
 from asr_distill.hmm.graph import GraphCompiler, UtteranceGraph
 from asr_distill.hmm.model import HmmModel, monophone_model
 from asr_distill.hmm.transitions import TransitionTable
 from asr_distill.hmm.viterbi import ViterbiBatch, batches
-from asr_distill.hmm.viterbi_cpu import best_path
+from asr_distill.hmm.viterbi_cpu import STEP, best_path
 
 CPU = torch.device("cpu")
 LANG = toy_lang()
@@ -73,8 +74,9 @@ def search(form: str, graphs: list[UtteranceGraph], hmm: HmmModel, scores: list[
     if form == "batch":
         batch = ViterbiBatch(graphs, table, self_loop_scale=self_loop_scale, device=CPU)
         return batch.search([torch.from_numpy(each) for each in own])
-    return [best_path(graph, table, each, graph.own_pdfs[1], self_loop_scale)
-            for graph, each in zip(graphs, own, strict=True)]
+    paths = [best_path(graph, table, len(each), lambda rows, columns, each=each: each[rows][:, columns],
+                       self_loop_scale=self_loop_scale) for graph, each in zip(graphs, own, strict=True)]
+    return [path and (path.states, path.score) for path in paths]
 
 
 FORMS = pytest.mark.parametrize("form", ["batch", "compiled"])
@@ -104,7 +106,7 @@ def test_the_path_tells_its_unscaled_likelihood() -> None:
     graph = GraphCompiler(hmm, LANG).compile(("CAB",))
     score = random.normal(0, 3, (25, hmm.num_pdfs)).astype(np.float32)
     config = AlignConfig(acoustic_scale=0.3, silence_boost=2.0)
-    ((_, path),) = Aligner(hmm, config, CPU).align([graph], [25], lambda _, pdfs: torch.from_numpy(score[:, pdfs]))
+    ((_, path),) = Aligner(hmm, config, CPU).align([graph], [25], lambda _: from_matrix(torch.from_numpy(score)))
     assert path is not None
     assert path.acoustic == pytest.approx(score[np.arange(25), graph.pdf[path.states]].sum(), abs=1e-3)
 
@@ -140,12 +142,59 @@ def test_the_batch_does_not_matter_and_short_utterances_fail_alone() -> None:
     together = dict(zip(some, search("batch", [graphs[i] for i in some], hmm, [scores[i] for i in some], 0.1, 0.1),
                         strict=True))
     compiled = dict(Aligner(hmm, AlignConfig(), CPU).align(
-        graphs, lengths, lambda i, pdfs: torch.from_numpy(scores[i][:, pdfs])))
+        graphs, lengths, lambda i: from_matrix(torch.from_numpy(scores[i]))))
     for index, ok in enumerate(fits):
         assert (alone[index] is not None) == (together.get(index) is not None) == ok
         assert (compiled[index] is not None) == ok
         if ok:
             assert (alone[index][0] == together[index][0]).all() and (alone[index][0] == compiled[index].states).all()
+
+
+def test_a_beam_scores_little_and_finds_the_best_path() -> None:
+    random = np.random.default_rng(8)
+    hmm = toy_model(3)
+    graph = GraphCompiler(hmm, LANG).compile(("CAB", "BACK", "A") * 20)
+    graph = replace(graph, pdf=np.arange(len(graph), dtype=np.int32))  # none shared
+    table, frames = TransitionTable(hmm), np.arange(1500)
+    scores = random.normal(-3, 0.7, (1500, len(graph))).astype(np.float32)
+    asked = []
+
+    def score(rows: slice, some: np.ndarray) -> np.ndarray:
+        asked.append((rows.stop - rows.start) * len(some))
+        return scores[rows][:, some]
+
+    planted = best_path(graph, table, 1500, score, self_loop_scale=0.1)
+    scores[frames, planted.states] += 3.0
+    found, cost = [], []
+    for beam in (np.inf, 15.0):
+        asked.clear()
+        found.append(best_path(graph, table, 1500, score, self_loop_scale=0.1, beam=beam))
+        cost.append(sum(asked))
+        assert found[-1].acoustic == pytest.approx(scores[frames, found[-1].states].sum(), rel=1e-5)
+    assert (found[1].states == found[0].states).all() and found[1].score == found[0].score
+    assert cost[1] < 0.3 * cost[0] < 0.3 * scores.size
+
+
+def test_where_the_beam_loses_all_paths_it_is_widened() -> None:
+    """The frames are like silence until it is too late for the words: only a wide beam keeps what comes to the end."""
+    hmm = toy_model(1)
+    graph = GraphCompiler(hmm, LANG).compile(("CAB", "CAB"))
+    frames = STEP + 10  # of which the words need 18
+    scores = np.full((frames, len(graph.own_pdfs[0])), -2.0, np.float32)
+    scores[:STEP, 0] = 0.0
+    widths = []
+    for beam in (1.0, 10.0, np.inf):
+        calls = []
+
+        def score(rows: slice, some: np.ndarray, calls: list[int] = calls) -> np.ndarray:
+            calls.append(rows.start)
+            return scores[rows][:, some]
+
+        path = best_path(graph, TransitionTable(hmm), frames, score, self_loop_scale=0.1, beam=beam)
+        widths.append(calls.count(0))
+        assert path is not None and set(graph.phone[path.states].tolist()) >= {3, 4, 5}
+    assert widths == [3, 2, 1]
+    assert best_path(graph, TransitionTable(hmm), 17, score, self_loop_scale=0.1, beam=1.0) is None
 
 
 def test_batches_cover_all_and_stay_within_the_budget() -> None:
@@ -166,7 +215,7 @@ def test_silence_boost_moves_the_border_of_silence() -> None:
     shares = []
     for boost in (1.0, 4.0):
         aligner = Aligner(hmm, AlignConfig(acoustic_scale=1.0, silence_boost=boost), CPU)
-        ((_, path),) = aligner.align([graph], [40], lambda _, pdfs: scores[:, torch.as_tensor(pdfs).long()])
+        ((_, path),) = aligner.align([graph], [40], lambda _: from_matrix(scores))
         assert path is not None
         shares.append((graph.phone[path.states] == 1).mean())
         assert path.acoustic == pytest.approx(scores.double()[range(40), graph.pdf[path.states]].sum().item())
