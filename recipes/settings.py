@@ -135,7 +135,8 @@ class DecodeSettings:
     search: SearchConfig = SearchConfig()
     tune: TuneConfig = TuneConfig()
     rescore: RescoreSettings = RescoreSettings()  # with the large language model, where there is one
-    first_pass: SearchConfig = SearchConfig(beam=10.0, max_active=2000)  # whose words speakers are adapted on
+    first_pass: SearchConfig = SearchConfig(
+        beam=11.0, max_active=3000, acoustic_scale=0.07, insertion_penalty=0.5)  # whose words speakers are adapted on
     systems: tuple[Literal["mono", "tri1", "tri2b", "tri3b", "baseline", "teachers", "ensemble", "student"], ...] = (
         "baseline", "teachers", "ensemble", "student")  # GMM rungs below tri3b need graphs of their own
     teachers: int = 0  # > 0: only so many are decoded, the rest scored by frames (they share teacher1's tuning anyway)
