@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 from asr_distill.corpus.manifest import load_split
@@ -17,7 +18,7 @@ from asr_distill.hmm.mono import train_mono
 from asr_distill.hmm.prons import count_pronunciations
 from asr_distill.hmm.sat import SatModel, train_sat
 from asr_distill.hmm.sat_adapt import adapt_store, align_adapted
-from asr_distill.hmm.triphone import train_lda, train_triphone
+from asr_distill.hmm.triphone import TriphoneConfig, train_lda, train_triphone
 from asr_distill.lang.build import build_lang
 from asr_distill.lang.lang import Lang, with_counts
 from asr_distill.lang.large import build_large
@@ -61,21 +62,13 @@ def mono(run: StageRun) -> dict:
 @stage(reads=["features", "lang", "mono"], settings=["tri1"], resumable=True)
 def tri1(run: StageRun) -> dict:
     """Triphones on cepstra with deltas: the first senones; the training split aligned."""
-    lang, store, config = Lang(run.input("lang")), FrameStore(run.input("features") / TRAIN), run.settings.tri1
-    hmm, gmm, figures = train_triphone(store, *_below(run, "mono"), lang, config, run.out / "work", run.device)
-    gmm.save(run.out)
-    alignment = align_store(gmm, store, hmm, lang, config.align, run.device, "tri1: aligning")
-    return figures | _finish(run, hmm, alignment)
+    return _triphones(run, "mono", train_triphone, run.settings.tri1)
 
 
 @stage(reads=["features", "lang", "tri1"], settings=["tri2b"], resumable=True)
 def tri2b(run: StageRun) -> dict:
     """Triphones on spliced cepstra under LDA and MLLT; the training split aligned."""
-    lang, store, config = Lang(run.input("lang")), FrameStore(run.input("features") / TRAIN), run.settings.tri2b
-    hmm, gmm, figures = train_lda(store, *_below(run, "tri1"), lang, config, run.out / "work", run.device)
-    gmm.save(run.out)
-    alignment = align_store(gmm, store, hmm, lang, config.align, run.device, "tri2b: aligning")
-    return figures | _finish(run, hmm, alignment)
+    return _triphones(run, "tri1", train_lda, run.settings.tri2b)
 
 
 @stage(reads=["features", "lang", "tri2b"], settings=["tri3b"], resumable=True)
@@ -178,6 +171,15 @@ def rungs(run: StageRun) -> dict:
 def _transcripts(run: StageRun) -> dict[str, list[tuple[str, ...]]]:
     return {split: [utterance.words for utterance in store.utterances]
             for split, store in stores_of(run).items() if split != NETWORK_TRAIN}
+
+
+def _triphones(run: StageRun, below: str, train: Callable[..., Any], config: TriphoneConfig) -> dict:
+    """A rung on the alignment of the one below it, for all speakers alike."""
+    lang, store = Lang(run.input("lang")), FrameStore(run.input("features") / TRAIN)
+    hmm, gmm, figures = train(store, *_below(run, below), lang, config, run.out / "work", run.device)
+    gmm.save(run.out)
+    alignment = align_store(gmm, store, hmm, lang, config.align, run.device, f"{run.stage.name}: aligning")
+    return figures | _finish(run, hmm, alignment)
 
 
 def _below(run: StageRun, rung: str) -> tuple[Alignment, HmmModel]:
