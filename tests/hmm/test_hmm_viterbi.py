@@ -106,9 +106,11 @@ def test_the_path_tells_its_unscaled_likelihood() -> None:
     graph = GraphCompiler(hmm, LANG).compile(("CAB",))
     score = random.normal(0, 3, (25, hmm.num_pdfs)).astype(np.float32)
     config = AlignConfig(acoustic_scale=0.3, silence_boost=2.0)
-    ((_, path),) = Aligner(hmm, config, CPU).align([graph], [25], lambda _: from_matrix(torch.from_numpy(score)))
-    assert path is not None
-    assert path.acoustic == pytest.approx(score[np.arange(25), graph.pdf[path.states]].sum(), abs=1e-3)
+    aligner, scorer = Aligner(hmm, config, CPU), from_matrix(torch.from_numpy(score))
+    ((_, path),) = aligner.align([graph], [25], lambda _: scorer)
+    for found in (path, *aligner._together([graph], [25], [scorer])):  # the form for GPUs too
+        assert found is not None and (found.states == path.states).all()
+        assert found.acoustic == pytest.approx(score[np.arange(25), graph.pdf[path.states]].sum(), abs=1e-3)
 
 
 @FORMS
