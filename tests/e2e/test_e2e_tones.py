@@ -37,8 +37,12 @@ def finished(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_learns_and_every_system_is_there(finished: Path) -> None:
     found = results(finished)
     systems = {system["name"]: system for system in found["systems"]}
-    assert [systems[name]["role"] for name in systems] == [
-        "baseline", "teacher", "teacher", "teacher", "ensemble", "student", "export"]
+    assert [(name, systems[name]["role"]) for name in systems] == [
+        ("mono", "gmm"), ("tri1", "gmm"), ("tri2b", "gmm"), ("tri3b", "gmm"), ("baseline", "baseline"),
+        ("teacher1", "teacher"), ("teacher2", "teacher"), ("teacher3", "teacher"), ("ensemble", "ensemble"),
+        ("student", "student"), ("exported", "export")]
+    assert found["data"]["dev_clean_2"]["perplexity"] > 1
+    assert list(found["stages"])[3:7] == ["mono", "tri1", "tri2b", "tri3b"]
     scores = {name: system["splits"]["dev_clean_2"] for name, system in systems.items()}
     assert scores["ensemble"]["wer"] < 15 and scores["student"]["wer"] < 20  # a model that learned nothing: above 80
     assert scores["ensemble"]["frame_accuracy"] > scores["baseline"]["frame_accuracy"]
