@@ -8,7 +8,7 @@ from typing import Any
 
 from asr_distill.corpus.manifest import load_split
 from asr_distill.decode.graph import compile_hclg
-from asr_distill.decode.search import SearchPool, decode_store
+from asr_distill.decode.search import JOURNAL, SearchPool, decode_store, read_hypotheses
 from asr_distill.features.compute import compute_store
 from asr_distill.features.store import FrameStore
 from asr_distill.hmm.align import Alignment, align_store
@@ -139,33 +139,38 @@ def adapt(run: StageRun) -> dict:
     """Speakers of the tuning and reported splits adapted in two passes of decoding, where a system needs it."""
     if not (run.settings.teachers.adapted or "tri3b" in run.settings.decode.systems):
         return {}
-    settings, lang = run.settings.decode, Lang(run.input("pronunciations"))
-    hmm, sat = HmmModel.load(run.input("tri3b")), SatModel.load(run.input("tri3b"), run.device)
-    figures: dict[str, Any] = {}
-    with SearchPool(settings.workers) as pool:
-        for split, store in stores_of(run).items():
-            if split in (TRAIN, NETWORK_TRAIN):
-                continue
-            work = run.out / split
-            for number, model in enumerate((sat.independent, sat.adapted), 1):
-                label = f"{split}: pass {number}"
-                found = decode_store(model, store, run.input("graph") / FINAL, settings.first_pass,
-                                     work=work / f"pass{number}", device=run.device, label=label, pool=pool)
-                words = {hypothesis.id: hypothesis.words for hypothesis in found}
-                alignment = align_store(model, store, hmm, lang, run.settings.align.search, run.device,
-                                        f"{label}: aligning", transcripts=words)
-                out = work / f"adapted{number}"
-                store = adapt_store(sat, store, alignment, hmm.phones, run.settings.align.fmllr, out, run.device)
-            shutil.rmtree(work / "adapted1")
-            (work / "adapted2").rename(work / "adapted")
-            figures[split] = {"partial": sum(not hypothesis.reached_final for hypothesis in found)}
-    return figures
+    sat = SatModel.load(run.input("tri3b"), run.device)
+    with SearchPool(run.settings.decode.workers) as pool:
+        return {split: {"partial": _adapt_split(run, split, store, sat, pool)}
+                for split, store in stores_of(run).items() if split not in (TRAIN, NETWORK_TRAIN)}
 
 
 @stage(reads=["features", "lang", *RUNGS, "align", "large_lm", "graph", "adapt"], settings=["decode"], resumable=True)
 def rungs(run: StageRun) -> dict:
     """Word error rates of the ladder's GMMs: scale and penalty tuned on the tuning split, then the others decoded."""
     return evaluate(run, gmm_systems(run))
+
+
+def _adapt_split(run: StageRun, split: str, store: FrameStore, sat: SatModel, pool: SearchPool) -> int:
+    """Two passes: decode, align the words, adapt. Leaves split/adapted; how many utterances the second lost the end of.
+
+    What is there is not made again, whenever the run before was killed.
+    """
+    lang, hmm = Lang(run.input("pronunciations")), HmmModel.load(run.input("tri3b"))
+    work = run.out / split
+    if not (work / "adapted").is_dir():
+        for number, model in enumerate((sat.independent, sat.adapted), 1):
+            label = f"{split}: pass {number}"
+            found = decode_store(model, store, run.input("graph") / FINAL, run.settings.decode.first_pass,
+                                 work=work / f"pass{number}", device=run.device, label=label, pool=pool)
+            words = {hypothesis.id: hypothesis.words for hypothesis in found}
+            alignment = align_store(model, store, hmm, lang, run.settings.align.search, run.device,
+                                    f"{label}: aligning", transcripts=words)
+            store = adapt_store(sat, store, alignment, hmm.phones, run.settings.align.fmllr, work / f"adapted{number}",
+                                run.device)
+        shutil.rmtree(work / "adapted1")
+        (work / "adapted2").rename(work / "adapted")
+    return sum(not hypothesis.reached_final for hypothesis in read_hypotheses(work / "pass2" / JOURNAL))
 
 
 def _transcripts(run: StageRun) -> dict[str, list[tuple[str, ...]]]:

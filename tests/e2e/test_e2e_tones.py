@@ -90,6 +90,7 @@ def test_kill_9_in_every_long_stage_then_the_same_results(finished: Path, tones:
         "tri3b": lambda: (exp / "07_tri3b.partial" / "work" / "state.safetensors").exists(),
         "align": lambda: (exp / "09_align.partial" / "train" / "alignment.json").exists(),
         "adapt": lambda: _lines(exp / "12_adapt.partial" / "tune" / "pass1" / "hypotheses.jsonl") > 1,
+        "adapt, the second split": lambda: (exp / "12_adapt.partial" / "tune" / "adapted").exists(),
         "teachers": lambda: (exp / "14_teachers.partial" / "teacher2" / "work" / "checkpoint.safetensors").exists(),
         "student": lambda: (exp / "16_student.partial" / "student" / "work" / "checkpoint.safetensors").exists(),
         "decode": lambda: _lines(exp / "17_decode.partial" / "teacher1" / "dev_clean_2" / "hypotheses.jsonl") > 3,
