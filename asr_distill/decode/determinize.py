@@ -15,11 +15,11 @@ import numpy as np
 from numba import int64, njit
 from numba.typed import Dict
 
+from asr_distill.decode.expand import Chain, linked
 from asr_distill.decode.minimize import mixed
 from asr_distill.decode.tokens import ARC, grown
 from asr_distill.lang.fst_arrays import FstArrays
 
-Chain = tuple[int, ...]
 # code: tail * (states + 1) + state: what remains of a chain, and the graph's state it leads to (tail 0: is in).
 PLACE = np.dtype([("label", np.int32), ("words", np.int32), ("code", np.int64), ("cost", np.float64)])
 STEPS = 1024  # costs owed are taken as equal where they are equal in 1/1024 (Kaldi's kDelta)
@@ -29,14 +29,7 @@ def expand_determinized(graph: FstArrays, chains: Sequence[Chain]) -> FstArrays:
     """Each arc becomes the chain of state labels that `chains` has for its input label, and no state has two arcs of
     one label. Words move to where they are certain; epsilons (empty chains) count as a label.
     """
-    tails: dict[Chain, int] = {(): 0}
-    for chain in chains:
-        for cut in range(1, len(chain)):
-            tails.setdefault(chain[cut:], len(tails))
-    heads = np.array([tail[0] if tail else 0 for tail in tails], np.int32)
-    rest = np.array([tails[tail[1:]] for tail in tails], np.int64)
-    first = np.array([chain[0] if chain else 0 for chain in chains], np.int32)
-    after = np.array([tails[chain[1:]] for chain in chains], np.int64)
+    first, after, heads, rest = linked(chains)
     finals, offsets, arcs = _determinize(graph.start, graph.finals, graph.offsets, graph.ilabels, graph.olabels,
                                          graph.weights, graph.nextstates, first, after, heads, rest)
     return FstArrays(0, finals, offsets, *(np.ascontiguousarray(arcs[name])

@@ -44,20 +44,28 @@ class Chains:
         return inputs, stay, leave
 
 
-def expand(graph: FstArrays, chains: Sequence[Chain]) -> FstArrays:
-    """Replace each arc by a chain of arcs, one per state label; the first carries weight and word.
-
-    Chains that end alike and lead to one state share their ends.
+def linked(chains: Sequence[Chain]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Chains as linked lists that share their ends: of each chain the first label int32 and the tail after it int64, of
+    each tail its first label and the tail after that. Tail 0 is the empty one; an empty chain's label is 0.
     """
     tails: dict[Chain, int] = {(): 0}  # what remains of a chain after some arcs -> id
     for chain in chains:
         for cut in range(1, len(chain)):
             tails.setdefault(chain[cut:], len(tails))
-    heads = np.array([tail[0] if tail else 0 for tail in tails], np.int32)
-    rest = np.array([tails[tail[1:]] for tail in tails], np.int64)
-    first = np.array([chain[0] if chain else 0 for chain in chains], np.int32)
-    after_first = np.array([tails[chain[1:]] for chain in chains], np.int64)
 
+    def links(some: Sequence[Chain]) -> tuple[np.ndarray, np.ndarray]:
+        return (np.array([chain[0] if chain else 0 for chain in some], np.int32),
+                np.array([tails[chain[1:]] for chain in some], np.int64))
+
+    return *links(chains), *links(list(tails))
+
+
+def expand(graph: FstArrays, chains: Sequence[Chain]) -> FstArrays:
+    """Replace each arc by a chain of arcs, one per state label; the first carries weight and word.
+
+    Chains that end alike and lead to one state share their ends.
+    """
+    first, after_first, heads, rest = linked(chains)
     states = graph.num_states
     keys = after_first[graph.ilabels] * states + graph.nextstates  # (arcs,) inner state = (tail, target)
     inner = level = np.unique(keys[keys >= states])

@@ -12,8 +12,7 @@ from asr_distill.features.store import FrameStore
 from asr_distill.hmm.align import Alignment
 from asr_distill.hmm.fmllr import accumulate_fmllr, apply_transform, estimate_fmllr
 from asr_distill.hmm.gmm import Mixtures
-from asr_distill.hmm.model import base_phone
-from asr_distill.lang.lang import SILENCE_PHONE, SPOKEN_NOISE_PHONE
+from asr_distill.hmm.tree_stats import context_independent_phones
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,7 @@ def speaker_transform(target: Mixtures, features: torch.Tensor, pdfs: torch.Tens
 
 def frame_weights(alignment: Alignment, phones: tuple[str, ...], silence_weight: float) -> np.ndarray:
     """float32 (frames,): 1 in speech, `silence_weight` in silence and noise, 0 where not aligned."""
-    silent = [index for index, phone in enumerate(phones, 1)
-              if base_phone(phone) in (SILENCE_PHONE, SPOKEN_NOISE_PHONE)]
+    silent = list(context_independent_phones(phones))
     weights = np.where(np.isin(alignment.phone_ids, silent), silence_weight, 1.0).astype(np.float32)
     return np.where(alignment.pdf_ids < 0, np.float32(0), weights)
 

@@ -13,8 +13,8 @@ from asr_distill.errors import UserError
 from asr_distill.features.store import FrameStore
 from asr_distill.hmm.align import Alignment
 from asr_distill.hmm.model import HmmModel
-from asr_distill.lang.lang import SILENCE_PHONE, SPOKEN_NOISE_PHONE, Lang
-from asr_distill.lang.lexicon import without_position
+from asr_distill.hmm.tree_stats import context_independent_phones
+from asr_distill.lang.lang import SILENCE_PHONE, Lang
 from asr_distill.lang.pronprobs import BEGIN_SAID, END_SAID, PronunciationCounts
 from asr_distill.lang.silence import Said
 
@@ -32,8 +32,7 @@ def count_pronunciations(alignment: Alignment, store: FrameStore, hmm: HmmModel,
         raise UserError(f"{lang.directory}: alignment, HMM and language directory do not belong together")
     silence = lang.phone_ids[SILENCE_PHONE]
     # Their HMMs may step back: their states do not tell where one instance ends and the next begins.
-    merged = frozenset(i for phone, i in lang.phone_ids.items()
-                       if without_position(phone) in (SILENCE_PHONE, SPOKEN_NOISE_PHONE))
+    merged = context_independent_phones(lang.phones)
     phones, first = phone_instances(alignment, store.offsets, merged)
     choices: dict[str, list[Choice]] = {}
     gaps: Counter[tuple[Said, bool, Said]] = Counter()

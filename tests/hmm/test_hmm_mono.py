@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hmm_toys import ToyStore, toy_lang
+from hmm_worlds import killed_after
 
 from asr_distill.errors import UserError
 from asr_distill.hmm import training
@@ -110,17 +111,10 @@ def test_self_loops_learn_durations(trained: Any) -> None:
 def test_training_goes_on_after_a_kill_to_the_same_result(trained: Any, survived: int, tmp_path: Path,
                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     store, _, hmm, gmm, figures = trained
-    saved = training.save_state
-
-    def killed(directory: Path, digest: str, state: Any) -> None:
-        if state.iteration > survived:
-            raise KeyboardInterrupt
-        saved(directory, digest, state)
-
-    monkeypatch.setattr(training, "save_state", killed)
+    revive = killed_after(monkeypatch, training, survived)
     with pytest.raises(KeyboardInterrupt):
         train_mono(store, LANG, CONFIG, tmp_path, CPU)
-    monkeypatch.setattr(training, "save_state", saved)
+    revive()
     started = []
     monkeypatch.setattr(training, "accumulate", lambda *a, real=training.accumulate: (started.append(1), real(*a))[1])
     hmm_again, gmm_again, figures_again = train_mono(store, LANG, CONFIG, tmp_path, CPU)
