@@ -18,6 +18,9 @@ from asr_distill.files import read_text
 Settings = TypeVar("Settings")
 # Metadata of a field that changes speed or place but no result: no reason to run a stage again.
 NO_RESULT: Mapping[str, Any] = types.MappingProxyType({"result": False})
+# Metadata of a field that came later and whose default means what was done before it: at its default it is no part of
+# a stage's record, so that older experiments stay valid.
+LATER: Mapping[str, Any] = types.MappingProxyType({"later": True})
 
 
 class _FromCommandLine(typing.NamedTuple):

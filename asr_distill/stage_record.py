@@ -81,9 +81,13 @@ def content_digest(path: Path, setting: str) -> str:
 def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     if dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
-            if not field.metadata.get("result", True):  # config.NO_RESULT
-                continue
-            yield from _leaves(getattr(value, field.name), f"{prefix}.{field.name}")
+            item = getattr(value, field.name)
+            if not field.metadata.get("result", True) or (field.metadata.get("later") and item == field.default):
+                continue  # config.NO_RESULT, config.LATER
+            yield from _leaves(item, f"{prefix}.{field.name}")
+    elif isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{prefix}.{key}")
     elif isinstance(value, (tuple, list)) and any(dataclasses.is_dataclass(item) for item in value):
         yield prefix, [to_dict(item) for item in value]
     elif isinstance(value, (tuple, list)):

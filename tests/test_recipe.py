@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr_distill.config import NO_RESULT, load_settings
+from asr_distill.config import LATER, NO_RESULT, load_settings
 from asr_distill.errors import UserError
 from asr_distill.lock import exclusive
 from asr_distill.recipe import Recipe, StageRun, stage
+from asr_distill.stage_record import gather
 
 CPU = torch.device("cpu")
 
@@ -250,3 +251,37 @@ def test_kill_9_then_the_same_command_goes_on(tmp_path: Path) -> None:
     wrong = subprocess.run([*command, "--set", "x=1"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 1
     assert wrong.stderr.count("\n") == 1 and "unknown setting 'x'" in wrong.stderr
+
+
+@dataclass(frozen=True)
+class OldGroup:
+    seeds: tuple[int, ...] = (1, 2)
+    workers: int = field(default=0, metadata=NO_RESULT)
+
+
+@dataclass(frozen=True)
+class NewGroup(OldGroup):
+    smoothing: float = field(default=0.0, metadata=LATER)
+
+
+@dataclass(frozen=True)
+class Old:
+    groups: dict[str, OldGroup] = field(default_factory=lambda: {"wide": OldGroup()})
+
+
+@dataclass(frozen=True)
+class New:
+    groups: dict[str, NewGroup] = field(default_factory=lambda: {"wide": NewGroup()})
+
+
+def test_a_field_that_came_later_leaves_older_records_valid_until_it_is_used() -> None:
+    @dataclass(frozen=True)
+    class Sections:
+        teachers: object
+
+    def digest(teachers: object) -> str:
+        return gather(Sections(teachers), ("teachers",), {}, 1).digest
+
+    assert digest(Old()) == digest(New()) == digest(New({"wide": NewGroup(workers=3)}))
+    assert digest(New({"wide": NewGroup(smoothing=0.1)})) != digest(Old())
+    assert digest(New({"narrow": NewGroup()})) != digest(Old())
