@@ -25,6 +25,7 @@ CONTENTS: dict[str, list[Verb]] = {
     "Train": [
         Verb("recipes", "asr_distill.recipes_command", "list the recipes and their stages"),
         Verb("run", "asr_distill.run_command", "run a recipe's numbered stages, skipping what is done"),
+        Verb("study", "asr_distill.study.command", "run a recipe over a grid of settings: one table, and plots"),
         Verb("tree", "asr_distill.hmm.tree_command", "print the senone tree of a model directory, for people"),
     ],
     "Evaluate": [

@@ -98,6 +98,8 @@ def _convert(kind: Any, value: Any, path: str, origin: Mapping[str, str]) -> Any
     def refuse(expected: str) -> UserError:
         return UserError(f"{_where(origin, path)}setting '{path}' must be {expected}, not {value!r}")
 
+    if kind is Any:  # whoever asked for it checks it
+        return value
     base = typing.get_origin(kind)
     if isinstance(value, _FromCommandLine):
         options = typing.get_args(kind) if base in (typing.Union, types.UnionType) else (kind,)

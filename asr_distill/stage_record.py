@@ -23,40 +23,64 @@ class Ingredients:
     settings: dict[str, Any]  # dotted key -> plain value
     files: dict[str, str]  # dotted key of a Path setting -> digest of its content
     inputs: dict[str, str]  # earlier stage -> its digest
+    sections: tuple[str, ...] = ()  # what the stage declares, as dotted keys
+    no_matter: frozenset[str] = frozenset()  # settings that change no result, or came later and are at their default
+
+    def record(self) -> dict[str, Any]:
+        """As JSON gives it back: what is digested, and kept in stage.json."""
+        plain = {"revision": self.revision, "settings": self.settings, "files": self.files, "inputs": self.inputs}
+        return json.loads(json.dumps(plain))
 
     @property
     def digest(self) -> str:
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        text = json.dumps(self.record(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def changes_since(self, old: Mapping[str, Any]) -> list[str]:
-        """In words, what differs from an older record (as from `dataclasses.asdict`)."""
-        changes = []
+    def changes_since(self, old: Mapping[str, Any]) -> dict[str, str]:
+        """What differs from an older record: dotted key (or stage, or "revision") -> the change in words.
+
+        Settings of that record which the stage no longer declares, or which are known to change no result, are none.
+        """
+        changes, new = {}, self.record()
         if old.get("revision") != self.revision:
-            changes.append("the stage's own code changed")
+            changes["revision"] = "the stage's own code changed"
         for kind, word in (("settings", "setting"), ("files", "content of"), ("inputs", "stage")):
-            before, now = old.get(kind, {}), getattr(self, kind)
+            before, now = dict(_flat(old.get(kind, {}))), dict(_flat(new[kind]))
             for key in sorted(set(before) | set(now)):
-                if before.get(key) != now.get(key):
+                same = key in before and key in now and before[key] == now[key]
+                if not same and (kind == "inputs" or key in now or self._matters(key)):
                     detail = f" ({before.get(key)} -> {now.get(key)})" if kind == "settings" else ""
-                    changes.append(f"{word} {key} changed{detail}")
+                    changes[key] = f"{word} {key} changed{detail}"
         return changes
+
+    def _matters(self, key: str) -> bool:
+        return key not in self.no_matter and any(within(key, section) for section in self.sections)
+
+
+def within(key: str, section: str) -> bool:
+    """Whether a dotted key is the section itself or stands in it."""
+    return key == section or key.startswith(section + ".")
 
 
 def gather(settings: Any, sections: tuple[str, ...], inputs: dict[str, str], revision: int) -> Ingredients:
-    """Ingredients of a stage that uses `sections` of a settings dataclass.
+    """Ingredients of a stage that uses `sections` (or single settings, by dotted key) of a settings dataclass.
 
     Raises UserError where a path among them does not exist.
     """
     plain: dict[str, Any] = {}
     files: dict[str, str] = {}
+    no_matter = set()
     for section in sections:
-        for key, value in _leaves(getattr(settings, section), section):
-            if isinstance(value, Path):
+        for key, value, matters in _leaves(getattr(settings, section.partition(".")[0]), section.partition(".")[0]):
+            if not within(key, section):
+                continue
+            if not matters:
+                no_matter.add(key)
+            elif isinstance(value, Path):
                 files[key] = content_digest(value, key)
             else:
                 plain[key] = value
-    return Ingredients(revision, plain, files, inputs)
+    return Ingredients(revision, plain, files, inputs, sections, frozenset(no_matter))
 
 
 def content_digest(path: Path, setting: str) -> str:
@@ -78,19 +102,28 @@ def content_digest(path: Path, setting: str) -> str:
     return listing.hexdigest()[:16]
 
 
-def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+def _leaves(value: Any, prefix: str, matters: bool = True) -> Iterator[tuple[str, Any, bool]]:
+    """Dotted key, value, and whether it counts (config.NO_RESULT, config.LATER)."""
     if dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
             item = getattr(value, field.name)
-            if not field.metadata.get("result", True) or (field.metadata.get("later") and item == field.default):
-                continue  # config.NO_RESULT, config.LATER
-            yield from _leaves(item, f"{prefix}.{field.name}")
+            counts = field.metadata.get("result", True) and not (field.metadata.get("later") and item == field.default)
+            yield from _leaves(item, f"{prefix}.{field.name}", matters and counts)
     elif isinstance(value, Mapping) and value:
         for key, item in value.items():
-            yield from _leaves(item, f"{prefix}.{key}")
+            yield from _leaves(item, f"{prefix}.{key}", matters)
     elif isinstance(value, (tuple, list)) and any(dataclasses.is_dataclass(item) for item in value):
-        yield prefix, [to_dict(item) for item in value]
+        yield prefix, [to_dict(item) for item in value], matters
     elif isinstance(value, (tuple, list)):
-        yield prefix, list(value)
+        yield prefix, list(value), matters
     else:
-        yield prefix, value
+        yield prefix, value, matters
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Older records hold a group of settings as one value."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -13,7 +13,8 @@ FLOORS = [
     ["errors", "files", "progress", "config", "executor", "device", "logs", "lock", "kaldi", "malloc"],
     ["corpus", "features"], ["emission"], ["lang"], ["hmm"], ["acoustic"], ["distill"], ["decode"], ["export"],
     ["report"],
-    ["command", "stage_record", "recipe", "recipe_command", "run_command", "recipes_command", "bench_command", "cli"],
+    ["command", "stage_record", "stage", "recipe", "recipe_command", "run_command", "recipes_command", "bench_command",
+     "study", "cli"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -7,17 +7,23 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import torch
+
+from asr_distill.acoustic.base import Network
 from asr_distill.acoustic.config import NetworkConfig, TrainerConfig
 from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.model import AcousticModel, log_priors_of
 from asr_distill.acoustic.network import build_network, num_parameters
 from asr_distill.acoustic.priors import mean_posteriors
+from asr_distill.acoustic.sampling import sampler_for
 from asr_distill.acoustic.targets import Targets
 from asr_distill.acoustic.trainer import train
 from asr_distill.features.cmvn import Cmvn
 from asr_distill.files import read_json, write_json
 
 Priors = Literal["alignment", "posterior"]
+TRAIN_FRAMES = 200_000  # about so many of the frames trained on are scored
 
 
 def fit(data: TrainingData, targets: Targets, cmvn: Cmvn, network: NetworkConfig, trainer: TrainerConfig, *,
@@ -26,7 +32,8 @@ def fit(data: TrainingData, targets: Targets, cmvn: Cmvn, network: NetworkConfig
 
     A model that is complete in `out` is not trained again; one that was interrupted goes on from its checkpoint.
     `cmvn` must be what `data` was normalised with. `priors`: of the aligned pdf-ids, or the network's own mean
-    posteriors over a sample of the frames trained on. Raises UserError as `train` does.
+    posteriors over a sample of the frames trained on. Raises UserError as `train` does. Among the figures:
+    `accuracy` on the held-out frames and `train_accuracy` on frames trained on, both of the network that is saved.
     """
     record = out / "training.json"
     if record.is_file():
@@ -39,10 +46,28 @@ def fit(data: TrainingData, targets: Targets, cmvn: Cmvn, network: NetworkConfig
                    mean_posteriors(result.network, data, trainer.chunk, seed=seed))
     AcousticModel(result.network, cmvn, log_priors_of(frequencies).to(data.device), network).save(out)
     figures = {field.name: _number(getattr(result, field.name)) for field in dataclasses.fields(result)
-               if field.name != "network"} | {"seed": seed, "parameters": num_parameters(result.network)}
+               if field.name != "network"}
+    figures |= {"train_accuracy": train_accuracy(result.network, data, trainer.chunk), "seed": seed,
+                "parameters": num_parameters(result.network)}
     write_json(record, figures)
     (work / "checkpoint.safetensors").unlink(missing_ok=True)  # of no use to a finished model, and large
     return figures
+
+
+@torch.inference_mode()
+def train_accuracy(network: Network, data: TrainingData, chunk: int, most: int = TRAIN_FRAMES) -> float:
+    """Frame accuracy (0 to 1) on the frames trained on: all, or those of evenly spread utterances, about `most` frames.
+
+    The network must be in evaluation mode, on the data's device; nothing is augmented.
+    """
+    step = -(-len(data.train) // most)
+    owners = np.searchsorted(data.offsets, data.train.numpy(), "right")
+    chosen = data.train[torch.from_numpy(np.isin(owners, np.unique(owners)[::step]))]
+    sampler = sampler_for(network, dataclasses.replace(data, heldout=chosen), most, chunk, network.dtype, seed=0)
+    correct = torch.zeros((), dtype=torch.float64, device=data.device)
+    for batch in sampler.heldout():
+        correct += (network(batch.windows, batch.rows).argmax(1) == data.pdf_ids[batch.frames]).sum()
+    return float(correct) / len(chosen)
 
 
 def _number(value: Any) -> Any:

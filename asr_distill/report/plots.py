@@ -50,7 +50,7 @@ class TrainingCurve:
 
 def plot_training(curves: Mapping[str, TrainingCurve], path: Path) -> None:
     """Held-out frame accuracy and cross-entropy per epoch of every model, side by side."""
-    with _figure(path, 1, 2, (11, 4.4)) as axes:
+    with figure(path, 1, 2, (11, 4.4)) as axes:
         for panel, name, title in ((axes[0], "frame_accuracy", "Held-out frame accuracy (%)"),
                                    (axes[1], "cross_entropy", "Held-out cross-entropy (nats a frame)")):
             for label, curve in curves.items():
@@ -67,7 +67,7 @@ def plot_training(curves: Mapping[str, TrainingCurve], path: Path) -> None:
 
 def plot_reliability(bins: Mapping[str, tuple[Role, ReliabilityBins]], path: Path) -> None:
     """Accuracy against confidence, and how many frames each confidence has. `bins`: name -> (role, bins)."""
-    with _figure(path, 1, 2, (11, 4.8)) as axes:
+    with figure(path, 1, 2, (11, 4.8)) as axes:
         curves, histogram = axes
         curves.plot([0, 1], [0, 1], color="#999999", linestyle="--", linewidth=1, label="perfectly calibrated")
         for name, (role, item) in bins.items():
@@ -91,7 +91,7 @@ def plot_wer(results: Results, path: Path) -> bool:
               if any(_wer(system.splits.get(split)) for system in results.systems)]
     if not splits:
         return False
-    with _figure(path, 1, len(splits), (1.5 + 5.2 * len(splits), 1.5 + 0.42 * len(results.systems)),
+    with figure(path, 1, len(splits), (1.5 + 5.2 * len(splits), 1.5 + 0.42 * len(results.systems)),
                  sharey=True) as axes:
         for panel, split in zip(axes, splits, strict=True):
             _wer_panel(panel, results, split)
@@ -132,7 +132,7 @@ def _one_per_group(curves: Mapping[str, TrainingCurve]) -> dict[str, str]:
 
 
 @contextmanager
-def _figure(path: Path, rows: int, columns: int, size: tuple[float, float], **options: Any) -> Iterator[np.ndarray]:
+def figure(path: Path, rows: int, columns: int, size: tuple[float, float], **options: Any) -> Iterator[np.ndarray]:
     """Axes in the house style; the PNG appears whole or not at all."""
     with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False, **options)
