@@ -38,7 +38,7 @@ class TdnnBlock(Piece):
         out = self.affine(hidden)
         if not self.skip:
             return out
-        return torch.add(out, hidden[self.left:len(hidden) - self.right], alpha=self.skip)
+        return torch.add(out, hidden[self.left:hidden.shape[0] - self.right], alpha=self.skip)
 
 
 def tdnn_blocks(config: NetworkConfig) -> list[TdnnBlock]:

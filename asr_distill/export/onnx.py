@@ -6,7 +6,6 @@ inside, so that any runtime gets what `AcousticModel.log_likelihoods` gives.
 
 from __future__ import annotations
 
-import copy
 import json
 import warnings
 from pathlib import Path
@@ -17,9 +16,8 @@ import torch
 from torch import nn
 
 from asr_distill import __version__
-from asr_distill.acoustic.base import Network
-from asr_distill.acoustic.feed_forward import FeedForward
 from asr_distill.errors import UserError
+from asr_distill.export.logits import SplicedLogits, logits_of
 from asr_distill.features.cmvn import Cmvn
 from asr_distill.files import atomic_path
 
@@ -40,30 +38,24 @@ class EmissionGraph(nn.Module):
     """(batch, frames, coefficients) raw log-mel -> (batch, frames, pdfs) log posterior minus log prior."""
 
     log_priors: torch.Tensor
+    normalise: nn.Module
 
     def __init__(self, model: ExportableModel):
         super().__init__()
-        self.network = copy.deepcopy(model.network).cpu().float().eval()
-        self.left, self.right = int(model.network.left), int(model.network.right)
-        self.normalise: nn.Module = nn.Identity()
+        logits = logits_of(model.network)
+        if logits is None:
+            raise UserError(f"a network of this kind ({type(model.network).__name__}) cannot be exported: train the "
+                            "student with network kind feed_forward, tdnn or conv_tdnn")
+        self.logits, self.normalise = logits, nn.Identity()
         cmvn = model.cmvn
         if cmvn.kind == "online":
             self.normalise = OnlineCmvn(cmvn)
-        elif not fold_cmvn(self.network, cmvn, self.left + 1 + self.right):
+        elif not (isinstance(logits, SplicedLogits) and fold_cmvn(logits, cmvn)):
             self.normalise = GlobalCmvn(cmvn)
         self.register_buffer("log_priors", torch.as_tensor(model.log_priors).detach().cpu().float().clone())
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        batch, length, coefficients = frames.shape
-        width = self.left + 1 + self.right
-        frames = self.normalise(frames)
-        centre = torch.arange(length, device=frames.device).unsqueeze(1)  # (frames, 1)
-        index = centre + torch.arange(-self.left, self.right + 1, device=frames.device)  # (frames, width)
-        index = torch.minimum(index.clamp(min=0), centre[-1:])  # edges: the first or last frame repeated
-        windows = frames.index_select(1, index.reshape(-1))  # (batch, frames * width, coefficients)
-        logits = self.network(windows.reshape(-1, width, coefficients))  # (batch * frames, pdfs)
-        log_likelihoods = torch.log_softmax(logits, dim=-1) - self.log_priors
-        return log_likelihoods.reshape(batch, -1, log_likelihoods.shape[-1])
+        return torch.log_softmax(self.logits(self.normalise(frames)), dim=-1) - self.log_priors
 
 
 class GlobalCmvn(nn.Module):
@@ -99,11 +91,12 @@ class OnlineCmvn(GlobalCmvn):
         return (frames - (total / (heard + prior)).float()) * self.scale
 
 
-def fold_cmvn(network: nn.Module, cmvn: Cmvn, width: int) -> bool:
+def fold_cmvn(logits: SplicedLogits, cmvn: Cmvn) -> bool:
     """Fold (x - mean) / std into the network's first affine layer, in place: W / std, b - (W / std) mean.
 
     Returns False, with the network as it was, where its first layer is no affine map of the spliced window.
     """
+    network, width = logits.network, logits.left + 1 + logits.right
     first = next((module for module in network.modules() if list(module.parameters(recurse=False))), None)
     coefficients = len(cmvn.train.mean)
     if not isinstance(first, nn.Linear) or first.in_features != width * coefficients or first.bias is None:
@@ -129,21 +122,19 @@ def export_onnx(model: ExportableModel, path: Path, metadata: dict[str, Any] | N
     """Write `path`: `features` (batch, frames, coefficients) -> `log_likelihoods` (batch, frames, pdfs).
 
     `metadata` is added to the file's own. Raises UserError for a model whose CMVN needs the speaker, or whose network
-    is of another kind than feed_forward.
+    has attention.
     """
-    if isinstance(model.network, Network) and not isinstance(model.network, FeedForward):
-        raise UserError(f"a network of this kind ({type(model.network).__name__}) cannot be exported: "
-                        "train the student with network kind feed_forward")
     if model.cmvn.kind in ("speaker", "speaker_mean") or model.cmvn.stream == "adapted":
         raise UserError(f"this model hears frames made for the speaker (CMVN kind '{model.cmvn.kind}', stream "
                         f"'{model.cmvn.stream}'), and a deployed recogniser does not know the speaker: "
                         "train the student with CMVN kind 'global' or 'online' on raw features")
     graph = EmissionGraph(model).eval()
     coefficients = len(model.cmvn.train.mean)
-    example = torch.zeros(2, graph.left + graph.right + 3, coefficients)
-    facts = {"num_pdfs": len(graph.log_priors), "num_coefficients": coefficients, "left": graph.left,
-             "right": graph.right, "cmvn": model.cmvn.kind,
-             "log_priors": [float(f"{value:.9g}") for value in graph.log_priors.tolist()], **(metadata or {})}
+    left, right = int(model.network.left), int(model.network.right)
+    example = torch.zeros(2, left + right + 3, coefficients)
+    facts = {"num_pdfs": len(graph.log_priors), "num_coefficients": coefficients, "left": left, "right": right,
+             "cmvn": model.cmvn.kind, "log_priors": [float(f"{value:.9g}") for value in graph.log_priors.tolist()],
+             **(metadata or {})}
     with atomic_path(path) as temporary:
         with warnings.catch_warnings(), torch.no_grad():
             # the successor of this exporter needs onnxscript and writes opset 18 or later
