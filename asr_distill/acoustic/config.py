@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from asr_distill.config import NO_RESULT
+from asr_distill.config import LATER, NO_RESULT
 
 PrecisionName = Literal["auto", "bfloat16", "float32"]
 
@@ -13,9 +13,9 @@ PrecisionName = Literal["auto", "bfloat16", "float32"]
 # Which settings a kind of network has beside layers, width, dropout and norm.
 KIND_SETTINGS = {
     "feed_forward": {"left", "right"},
-    "tdnn": {"stride", "splices", "skip", "final", "bottleneck"},
+    "tdnn": {"stride", "splices", "skip", "final", "bottleneck", "front_left", "front_right"},
     "conv_tdnn": {"stride", "splices", "skip", "final", "bottleneck", "channels"},
-    "attention": {"stride", "splices", "skip", "final", "heads", "reach"},
+    "attention": {"stride", "splices", "skip", "final", "heads", "reach", "front_left", "front_right"},
 }
 
 
@@ -43,6 +43,8 @@ class NetworkConfig:
     channels: tuple[int, ...] = (32, 64, 64)  # of the convolutions; all but the first halve the mel axis
     heads: int = 8  # attention; they share the width
     reach: int = 4  # strides that a step attends to, before and after
+    front_left: int = field(default=2, metadata=LATER)  # frames that the front reads before a grid step's own
+    front_right: int = field(default=2, metadata=LATER)  # frames after them; 0 for a streaming network
 
     def __post_init__(self) -> None:
         if self.layers < 0 or self.width < 1:
@@ -52,7 +54,8 @@ class NetworkConfig:
         for name in ("dropout", "skip"):
             if not 0 <= getattr(self, name) < 1 + (name == "skip"):
                 raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")
-        for name, least in (("stride", 1), ("final", 1), ("bottleneck", 0), ("heads", 1), ("reach", 0)):
+        for name, least in (("stride", 1), ("final", 1), ("bottleneck", 0), ("heads", 1), ("reach", 0),
+                            ("front_left", 0), ("front_right", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be >= {least}, not {getattr(self, name)}")
         if self.splices and len(self.splices) != self.layers:

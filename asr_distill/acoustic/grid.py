@@ -18,9 +18,6 @@ from asr_distill.acoustic.config import NetworkConfig
 from asr_distill.acoustic.dropout import SequenceDropout
 from asr_distill.acoustic.spliced import SplicedLinear
 
-# Frames that the front reads before the first and after the last frame of a grid step.
-FRONT_REACH = 2
-
 
 class Piece(nn.Module):
     """A part of the network that reads `left` and `right` more steps (a front: frames) than it gives."""
@@ -33,7 +30,11 @@ class Piece(nn.Module):
 
 
 class GridNetwork(Network):
-    """front: windows (batch, frames, coefficients) -> (steps, batch, width); blocks keep (steps, batch, width)."""
+    """front: windows (batch, frames, coefficients) -> (steps, batch, width); blocks keep (steps, batch, width).
+
+    `right` is the exact look-ahead: a grid step's logits come with its last frame, so that its first waits for
+    stride - 1 frames more than the front and the layers ask for.
+    """
 
     def __init__(self, config: NetworkConfig, num_coefficients: int, num_pdfs: int, front: Piece,
                  blocks: Sequence[Piece]):
@@ -68,11 +69,11 @@ class GridNetwork(Network):
 
 
 class SplicedFront(Piece):
-    """A grid step's frames and FRONT_REACH more on each side, spliced into one affine layer with ReLU."""
+    """A grid step's frames, config.front_left before and front_right after, spliced into one affine layer with ReLU."""
 
     def __init__(self, config: NetworkConfig, num_coefficients: int):
         super().__init__()
-        self.left, self.right, self.stride = FRONT_REACH, config.stride - 1 + FRONT_REACH, config.stride
+        self.left, self.right, self.stride = config.front_left, config.stride - 1 + config.front_right, config.stride
         self.affine = Affine((self.left + 1 + self.right) * num_coefficients, config.width, (0,), config)
 
     def reset(self, generator: torch.Generator) -> None:
