@@ -20,8 +20,6 @@ from asr_distill.acoustic.network import build_network
 from asr_distill.acoustic.targets import HardTargets
 from asr_distill.acoustic.trainer import train
 from asr_distill.config import build, to_dict
-from asr_distill.errors import UserError
-from asr_distill.export.onnx import export_onnx
 
 CPU = torch.device("cpu")
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -158,10 +156,3 @@ def test_settings_that_make_no_network_are_named(settings: dict[str, object]) ->
 @every_kind
 def test_settings_survive_json(kind: str) -> None:
     assert build(NetworkConfig, to_dict(KINDS[kind])) == KINDS[kind]
-
-
-def test_only_the_papers_network_is_exported(tmp_path: Path) -> None:
-    _, _, cmvn = synthetic(utterances=2)
-    with pytest.raises(UserError, match="kind feed_forward"):
-        export_onnx(AcousticModel(network_of("tdnn"), cmvn, log_priors_of(torch.ones(8)), KINDS["tdnn"]),
-                    tmp_path / "network.onnx")
