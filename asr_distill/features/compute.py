@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import lhotse
 import numpy as np
@@ -22,37 +22,25 @@ from asr_distill.config import to_dict
 from asr_distill.errors import UserError
 from asr_distill.executor import available_cpus
 from asr_distill.features.cmvn import CmvnStats
+from asr_distill.features.degrade import DegradeConfig, Degrader
 from asr_distill.features.fbank import Fbank, FbankConfig
+from asr_distill.features.parts import Part, begin, divide, header_bytes, mark, read_mark
 from asr_distill.features.speed import SpeedPerturbation, check_speeds
 from asr_distill.features.store import FRAMES, HEAD, FrameStore, Utterance, pack_stats, write_store_index
 from asr_distill.features.waveform import Clip, clip_of, read_samples
 from asr_distill.files import read_array, read_json, write_array
 from asr_distill.progress import Progress
 
-_SHORTEST_PART, _LONGEST_PART = 60.0, 900.0  # seconds of audio
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Part:
-    """A run of utterances whose rows of frames.npy are written by one thread, then marked done."""
-
-    number: int
-    clips: Sequence[Clip]
-    counts: Sequence[int]  # frames of each utterance
-    first_row: int
-
-    @property
-    def seconds(self) -> float:
-        return sum(clip.seconds for clip in self.clips)
-
-
-@dataclasses.dataclass(frozen=True)
 class _Extractor:
-    """Frames of clips at their speeds."""
+    """Frames of clips at their speeds, in the rooms and noises that they are given."""
 
     fbank: Fbank
     perturbations: dict[float, SpeedPerturbation]
+    degrader: Degrader | None
 
     def __call__(self, batch: Sequence[Clip]) -> list[torch.Tensor]:
         waveforms = [torch.from_numpy(read_samples(clip)) for clip in batch]
@@ -60,19 +48,21 @@ class _Extractor:
             mine = [i for i, clip in enumerate(batch) if clip.speed == factor]
             for i, changed in zip(mine, perturbation([waveforms[i] for i in mine]) if mine else [], strict=True):
                 waveforms[i] = changed
-        return self.fbank(waveforms)
+        return self.fbank(self.degrader(waveforms, batch) if self.degrader else waveforms)
 
 
 def compute_store(cuts: lhotse.CutSet, out: Path, config: FbankConfig, device: torch.device, *,
-                  speeds: tuple[float, ...] = (1.0,), batch_seconds: float = 600.0, workers: int = 0,
-                  label: str) -> dict[str, Any]:
+                  speeds: tuple[float, ...] = (1.0,), degrade: DegradeConfig | None = None,
+                  batch_seconds: float = 600.0, workers: int = 0, label: str) -> dict[str, Any]:
     """Write the frame store of `cuts` to the directory `out`; returns its figures.
 
     speeds: factors of speed perturbation. All cuts once for each, first as they are where 1.0 is among them; those
     at another speed are utterances sp0.9-ID of speakers sp0.9-SPEAKER. Figures count all of them.
+    degrade: rooms and noise; utterances, their order and their frames are those of the clean store, row for row.
     batch_seconds: audio in one call of the features; workers: threads that read and compute (0: one a core).
     Neither changes a byte of the result. If the same cuts were begun before and the process was killed, finished
-    parts are kept. Raises UserError where an audio file is unusable, a speed out of range, or the disk full.
+    parts are kept. Raises UserError where an audio file is unusable, a speed out of range, the disk full, or babble is
+    asked for in a split of one utterance.
     """
     start = time.monotonic()
     check_speeds(speeds)
@@ -81,40 +71,46 @@ def compute_store(cuts: lhotse.CutSet, out: Path, config: FbankConfig, device: t
     if not clips:
         raise UserError(f"{label}: no utterances to compute features of; prepare the corpus again")
     _check_ids(clips)
-    digest = _digest(clips, config, device)
+    degrade = degrade if degrade and degrade.active else None
+    digest = _digest(clips, config, degrade, device)
     counts = [config.num_frames(clip.played_samples) for clip in clips]
     if not sum(counts):
         raise UserError(f"{label}: every utterance is shorter than one frame; check the corpus's segments")
     kept = len(clips)
     if not _is_complete(out, digest):
+        perturbations = {factor: SpeedPerturbation(factor, device) for factor in sorted(speeds) if factor != 1}
+        degrader = Degrader(degrade, config.sample_rate, device, plain) if degrade else None
+        extractor = _Extractor(Fbank(config, device), perturbations, degrader)
         with _disk_full_is_users_error(out):
-            kept = _build(clips, counts, out, digest, config, device, batch_seconds, workers or available_cpus(), label)
+            kept = _build(clips, counts, out, digest, extractor, batch_seconds, workers or available_cpus(), label)
     seconds = time.monotonic() - start
     audio = sum(clip.seconds for clip in clips)
     return {"utterances": len(clips), "frames": sum(counts), "speakers": len({clip.speaker for clip in clips}),
             "hours": audio / 3600, "kept_utterances": kept, "seconds": seconds, "times_real_time": audio / seconds}
 
 
-def _build(clips: Sequence[Clip], counts: Sequence[int], out: Path, digest: str, config: FbankConfig,
-           device: torch.device, batch_seconds: float, workers: int, label: str) -> int:
+def _build(clips: Sequence[Clip], counts: Sequence[int], out: Path, digest: str, extractor: _Extractor,
+           batch_seconds: float, workers: int, label: str) -> int:
     """Compute what is missing and write the store; returns how many utterances were kept from before."""
-    parts = _divide(clips, counts)
-    marks = _begin(out, digest, (sum(counts), config.num_mel_bins))
-    todo = [part for part in parts if _read_mark(marks, part, config.num_mel_bins) is None]
+    config = extractor.fbank.config
+    parts = divide(clips, counts)
+    marks = begin(out, digest, (sum(counts), config.num_mel_bins))
+    todo = [part for part in parts if read_mark(marks, part, config.num_mel_bins) is None]
     _check_space(out, sum(sum(part.counts) for part in todo) * config.num_mel_bins * 2)
     seconds = sum(clip.seconds for clip in clips)
     progress = Progress(label, seconds, "s of audio", done=seconds - sum(part.seconds for part in todo))
-    extractor = _Extractor(Fbank(config, device), {factor: SpeedPerturbation(factor, device) for factor
-                                                   in sorted({clip.speed for clip in clips}) if factor != 1})
     _compute_parts(todo, out, marks, extractor, batch_seconds, workers, progress)
-    stats = np.concatenate([read_array(_mark(marks, part)) for part in parts])
+    stats = np.concatenate([read_array(mark(marks, part)) for part in parts])
     utterances = [Utterance(clip.id, clip.speaker, tuple(clip.text.split()), clip.seconds) for clip in clips]
-    write_store_index(out, utterances, counts, stats, {"config": to_dict(config), "digest": digest})
+    head = {"config": to_dict(config), "digest": digest}
+    if extractor.degrader:
+        head["degrade"] = to_dict(extractor.degrader.config)
+    write_store_index(out, utterances, counts, stats, head)
     shutil.rmtree(marks)
     return len(clips) - sum(len(part.clips) for part in todo)
 
 
-def _compute_parts(parts: Sequence[_Part], out: Path, marks: Path, extractor: _Extractor, batch_seconds: float,
+def _compute_parts(parts: Sequence[Part], out: Path, marks: Path, extractor: _Extractor, batch_seconds: float,
                    workers: int, progress: Progress) -> None:
     with progress, _one_torch_thread(extractor.fbank.device), ThreadPoolExecutor(workers) as pool:
         jobs = {pool.submit(_compute_part, part, out, marks, extractor, batch_seconds): part for part in parts}
@@ -126,7 +122,7 @@ def _compute_parts(parts: Sequence[_Part], out: Path, marks: Path, extractor: _E
             pool.shutdown(cancel_futures=True)  # parts that run now are finished and kept
 
 
-def _compute_part(part: _Part, out: Path, marks: Path, extractor: _Extractor, batch_seconds: float) -> None:
+def _compute_part(part: Part, out: Path, marks: Path, extractor: _Extractor, batch_seconds: float) -> None:
     """Write the part's rows, then its mark: the utterances' statistics, float64 (utterances, 1 + 2 * coefficients)."""
     blocks, stats = [], []
     for batch in _batches(part.clips, batch_seconds):
@@ -140,24 +136,9 @@ def _compute_part(part: _Part, out: Path, marks: Path, extractor: _Extractor, ba
             stats.append(pack_stats(CmvnStats(float(len(rows)), exact.sum(0).numpy(), squares.numpy())))
     with open(out / FRAMES, "r+b") as file:
         row_bytes = extractor.fbank.config.num_mel_bins * 2
-        file.seek(_header_bytes(file) + part.first_row * row_bytes)
+        file.seek(header_bytes(file) + part.first_row * row_bytes)
         file.write(np.concatenate(blocks).data)
-    write_array(_mark(marks, part), np.stack(stats))
-
-
-def _divide(clips: Sequence[Clip], counts: Sequence[int]) -> list[_Part]:
-    """Parts of equal length, a hundred or more unless they would become very short."""
-    longest = min(max(sum(clip.seconds for clip in clips) / 128, _SHORTEST_PART), _LONGEST_PART)
-    parts: list[_Part] = []
-    first = row = 0
-    seconds = 0.0
-    for end, clip in enumerate(clips, 1):
-        seconds += clip.seconds
-        if seconds >= longest or end == len(clips):
-            parts.append(_Part(len(parts), clips[first:end], counts[first:end], row))
-            row += sum(counts[first:end])
-            first, seconds = end, 0.0
-    return parts
+    write_array(mark(marks, part), np.stack(stats))
 
 
 def _batches(clips: Sequence[Clip], batch_seconds: float) -> Iterator[list[Clip]]:
@@ -170,51 +151,6 @@ def _batches(clips: Sequence[Clip], batch_seconds: float) -> Iterator[list[Clip]
     yield batch
 
 
-def _begin(out: Path, digest: str, shape: tuple[int, int]) -> Path:
-    """The directory of done marks for this digest; without one, an empty frames.npy is made and old work removed.
-
-    The digest is in the directory's name, so marks never count for other utterances or settings.
-    """
-    marks = out / f".parts-{digest[:16]}"
-    if marks.is_dir() and (out / FRAMES).is_file() and (out / FRAMES).stat().st_size == _file_bytes(out, shape):
-        return marks
-    out.mkdir(parents=True, exist_ok=True)
-    (out / HEAD).unlink(missing_ok=True)  # from here on the directory holds no finished store
-    for old in out.glob(".parts-*"):
-        shutil.rmtree(old)
-    (out / FRAMES).unlink(missing_ok=True)
-    with open(out / FRAMES, "wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
-        file.truncate(file.tell() + shape[0] * shape[1] * 2)
-    marks.mkdir()
-    return marks
-
-
-def _file_bytes(out: Path, shape: tuple[int, int]) -> int:
-    with open(out / FRAMES, "rb") as file:
-        return _header_bytes(file) + shape[0] * shape[1] * 2
-
-
-def _header_bytes(file: BinaryIO) -> int:
-    np.lib.format.read_magic(file)
-    np.lib.format.read_array_header_1_0(file)
-    return file.tell()
-
-
-def _mark(marks: Path, part: _Part) -> Path:
-    return marks / f"{part.number:06d}.npy"
-
-
-def _read_mark(marks: Path, part: _Part, coefficients: int) -> np.ndarray | None:
-    """The statistics of a finished part; None where it has yet to be computed."""
-    path = _mark(marks, part)
-    if not path.exists():
-        return None
-    stats = read_array(path)
-    fits = stats.shape == (len(part.clips), 1 + 2 * coefficients) and stats[:, 0].tolist() == list(part.counts)
-    return stats if fits else None
-
-
 def _is_complete(out: Path, digest: str) -> bool:
     if not (out / HEAD).exists() or read_json(out / HEAD).get("digest") != digest:
         return False
@@ -222,9 +158,11 @@ def _is_complete(out: Path, digest: str) -> bool:
     return True
 
 
-def _digest(clips: Sequence[Clip], config: FbankConfig, device: torch.device) -> str:
+def _digest(clips: Sequence[Clip], config: FbankConfig, degrade: DegradeConfig | None, device: torch.device) -> str:
     """Of everything that decides the bytes of the result."""
     digest = hashlib.sha256(json.dumps([to_dict(config), device.type]).encode())
+    if degrade:
+        digest.update(json.dumps(to_dict(degrade)).encode())
     for clip in clips:
         digest.update(repr(dataclasses.replace(clip, cut=None)).encode())
         if clip.speed != 1:

@@ -16,7 +16,7 @@ import soundfile
 import torch
 
 from asr_distill.errors import UserError
-from asr_distill.features import compute
+from asr_distill.features import compute, parts
 from asr_distill.features.compute import compute_store
 from asr_distill.features.fbank import Fbank, FbankConfig
 from asr_distill.features.store import FrameStore
@@ -28,9 +28,9 @@ KILLED = """
 import os, signal, sys
 import lhotse, torch
 from pathlib import Path
-from asr_distill.features import compute
+from asr_distill.features import compute, parts
 from asr_distill.features.fbank import FbankConfig
-compute._SHORTEST_PART = 3.0
+parts._SHORTEST_PART = 3.0
 read, count = compute.read_samples, 0
 def read_then_die(clip):
     global count
@@ -57,7 +57,7 @@ def make_cut(path: Path, speaker: str = "s") -> lhotse.MonoCut:
 
 @pytest.fixture(autouse=True)
 def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compute, "_SHORTEST_PART", 3.0)
+    monkeypatch.setattr(parts, "_SHORTEST_PART", 3.0)
 
 
 @pytest.fixture(scope="module")
