@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from asr_distill.acoustic.config import DataConfig
+from asr_distill.acoustic.spread import spread_alignment
 from asr_distill.errors import UserError
 from asr_distill.features.cmvn import Cmvn, Stream
+from asr_distill.features.views import JoinedStores
 
 if TYPE_CHECKING:
     from asr_distill.features.store import FrameStore
@@ -51,11 +53,15 @@ class TrainingData:
 
     @staticmethod
     def build(store: FrameStore, alignment: Alignment, cmvn: Cmvn, config: DataConfig, device: torch.device,
-              dtype: torch.dtype = torch.float32) -> TrainingData:
+              dtype: torch.dtype = torch.float32, *, unaligned: bool = False) -> TrainingData:
         """Normalise the whole store into memory, once.
 
+        Of joined stores (features.views) the alignment may be that of the first. Utterances are held out among the
+        first store's; views of these are held out too, all other further material is trained on. unaligned: utterances
+        without alignment are trained on as well, towards soft targets alone.
         Raises UserError where alignment and store do not belong together, or where nothing is left to train on.
         """
+        alignment = spread_alignment(alignment, store)
         if len(alignment.pdf_ids) != store.num_frames:
             raise UserError(f"{store.directory}: has {store.num_frames} frames but the alignment has "
                             f"{len(alignment.pdf_ids)}: align this store again")
@@ -65,7 +71,8 @@ class TrainingData:
         begins = np.arange(store.num_frames) + np.repeat(np.arange(len(counts)) * margin, counts)
         rows = _padded_rows(store, cmvn, config, device, dtype)
         texts = [utterance.words for utterance in store.utterances]
-        train, heldout = _split(alignment, offsets, texts, config, str(store.directory))
+        joined = store if isinstance(store, JoinedStores) else None
+        train, heldout = _split(alignment, offsets, texts, config, str(store.directory), joined, unaligned=unaligned)
         return TrainingData(rows, torch.from_numpy(begins).to(rows.device),
                             torch.from_numpy(np.asarray(alignment.pdf_ids, np.int64)).to(device),
                             train, heldout, config.left, config.right, alignment.num_pdfs, device, offsets, cmvn.stream)
@@ -101,8 +108,9 @@ class TrainingData:
         return picked.view(len(chunks), -1, self.num_coefficients)
 
     def pdf_frequencies(self) -> torch.Tensor:
-        """How often each pdf occurs among the frames trained on, int64 (pdfs,): for the model's priors."""
-        return torch.bincount(self.pdf_ids.cpu()[self.train], minlength=self.num_pdfs)
+        """How often each pdf occurs among the aligned frames trained on, int64 (pdfs,): for the model's priors."""
+        pdf_ids = self.pdf_ids.cpu()[self.train]
+        return torch.bincount(pdf_ids[pdf_ids >= 0], minlength=self.num_pdfs)
 
 
 def _padded_rows(store: FrameStore, cmvn: Cmvn, config: DataConfig, device: torch.device,
@@ -134,13 +142,16 @@ def home_for(size: int, device: torch.device) -> torch.device:
 
 
 def _split(alignment: Alignment, offsets: np.ndarray, texts: Sequence[tuple[str, ...]], config: DataConfig,
-           source: str) -> tuple[torch.Tensor, torch.Tensor]:
+           source: str, joined: JoinedStores | None = None, *,
+           unaligned: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """Aligned utterances in the order of a seeded shuffle: held-out ones first, then those trained on.
 
-    Utterances of one text stay together: a perturbed copy of a held-out recording must not be trained on.
+    Utterances of one text stay together: a perturbed copy of a held-out recording must not be trained on. Of joined
+    stores the first alone is split; `train_fraction` is of it too.
     """
     aligned = np.asarray(alignment.aligned, bool)
-    order = np.random.default_rng(config.seed).permutation(len(aligned))
+    origins, head = (joined.origins, joined.head) if joined else (np.arange(len(aligned)), len(aligned))
+    order = np.random.default_rng(config.seed).permutation(head)
     order = order[aligned[order]]
     place: dict[tuple[str, ...], int] = {}
     for rank, index in enumerate(order):
@@ -154,16 +165,19 @@ def _split(alignment: Alignment, offsets: np.ndarray, texts: Sequence[tuple[str,
     while 0 < held < most and texts[order[held]] == texts[order[held - 1]]:
         held += 1
     used = max(1, round(config.train_fraction * (len(order) - held)))
-    train = _frames_of(order[held:held + used], offsets, alignment.pdf_ids)
-    heldout = _frames_of(order[:held], offsets, alignment.pdf_ids)
+    told = {texts[index] for index in order[:held]} - {()}
+    late = ((origins >= head) & aligned) | (~aligned if unaligned else False)
+    late &= np.array([text not in told for text in texts], bool)
+    frames_aligned = np.asarray(alignment.pdf_ids) >= 0
+    heldout = _frames_of(np.isin(origins, order[:held]), offsets, frames_aligned)
+    train = _frames_of(np.isin(origins, order[held:held + used]) | late, offsets,
+                       frames_aligned | np.repeat(~aligned, np.diff(offsets)))
     if not len(train):
         raise UserError(f"{source}: no aligned frame to train on ({len(order)} aligned utterances): "
                         "check the alignment")
     return train, heldout
 
 
-def _frames_of(utterances: Sequence[int] | np.ndarray, offsets: np.ndarray, pdf_ids: np.ndarray) -> torch.Tensor:
-    chosen = np.zeros(len(offsets) - 1, bool)
-    chosen[np.asarray(utterances, np.int64)] = True
-    per_frame = np.repeat(chosen, np.diff(offsets)) & (np.asarray(pdf_ids) >= 0)
-    return torch.from_numpy(np.flatnonzero(per_frame))
+def _frames_of(utterances: np.ndarray, offsets: np.ndarray, frames: np.ndarray) -> torch.Tensor:
+    """Those of the chosen frames (bool) that belong to chosen utterances (bool)."""
+    return torch.from_numpy(np.flatnonzero(np.repeat(utterances, np.diff(offsets)) & frames))

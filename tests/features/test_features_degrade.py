@@ -114,7 +114,7 @@ def test_colours_fall_as_they_should(colour: str) -> None:
 
 @pytest.mark.parametrize("kind", [*EXPONENTS, "babble"])
 def test_noise_is_as_loud_as_asked(kind: str, cuts: lhotse.CutSet) -> None:
-    config = replace(NOTHING, **{kind: 1.0})
+    config = replace(NOTHING, **{kind: 1.0})  # type: ignore[arg-type]
     clips = clips_of(cuts)
     waveforms = [torch.from_numpy(read_samples(clip)) for clip in clips]
     for waveform, heard, clip in zip(waveforms, Degrader(config, RATE, CPU, clips)(waveforms, clips), clips,
@@ -201,7 +201,7 @@ def test_cuda_gives_what_the_cpu_gives(cuts: lhotse.CutSet) -> None:
     clips = clips_of(cuts)
     waveforms = [torch.from_numpy(read_samples(clip)) for clip in clips]
     for kind in (*EXPONENTS, "babble"):
-        config = replace(ROOM, **{kind: 1.0})
+        config = replace(ROOM, **{kind: 1.0})  # type: ignore[arg-type]
         expected = Degrader(config, RATE, CPU, clips)(waveforms, clips)
         for found, wanted in zip(Degrader(config, RATE, torch.device("cuda"), clips)(waveforms, clips), expected,
                                  strict=True):
