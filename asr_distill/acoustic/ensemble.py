@@ -49,7 +49,8 @@ class Ensemble:
 
     def log_posteriors(self, utterance: UtteranceFeatures, temperature: float = 1.0) -> torch.Tensor:
         """Log of the mean posterior at `temperature`, float32 (frames, pdfs)."""
-        each = (model.log_posteriors(utterance, temperature) for model in self.models)
+        # an exported model is on the CPU, whatever the others are on
+        each = (model.log_posteriors(utterance, temperature).to(self.device) for model in self.models)
         return mean_log_posteriors(each, self.mean, self.weights)
 
     def log_likelihoods(self, utterance: UtteranceFeatures) -> torch.Tensor:

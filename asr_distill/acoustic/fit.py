@@ -52,7 +52,7 @@ def fit(data: TrainingData, targets: Targets, cmvn: Cmvn, network: NetworkConfig
     AcousticModel(result.network, cmvn, log_priors_of(frequencies).to(data.device), network).save(out)
     figures = {field.name: _number(getattr(result, field.name)) for field in dataclasses.fields(result)
                if field.name != "network"}
-    figures |= {"train_accuracy": train_accuracy(result.network, data, trainer.chunk), "seed": seed,
+    figures |= {"train_accuracy": _number(train_accuracy(result.network, data, trainer.chunk)), "seed": seed,
                 "parameters": num_parameters(result.network)}
     write_json(record, figures)
     (work / "checkpoint.safetensors").unlink(missing_ok=True)  # of no use to a finished model, and large
@@ -61,13 +61,16 @@ def fit(data: TrainingData, targets: Targets, cmvn: Cmvn, network: NetworkConfig
 
 @torch.inference_mode()
 def train_accuracy(network: Network, data: TrainingData, chunk: int, most: int = TRAIN_FRAMES) -> float:
-    """Frame accuracy (0 to 1) on the frames trained on: all, or those of evenly spread utterances, about `most` frames.
+    """Frame accuracy (0 to 1) on aligned frames trained on: all, or those of evenly spread utterances, about `most`.
 
-    The network must be in evaluation mode, on the data's device; nothing is augmented.
+    nan where none is aligned. The network must be in evaluation mode, on the data's device; nothing is augmented.
     """
-    step = -(-len(data.train) // most)
-    owners = np.searchsorted(data.offsets, data.train.numpy(), "right")
-    chosen = data.train[torch.from_numpy(np.isin(owners, np.unique(owners)[::step]))]
+    aligned = data.train[data.pdf_ids.cpu()[data.train] >= 0]
+    if not len(aligned):
+        return math.nan
+    step = -(-len(aligned) // most)
+    owners = np.searchsorted(data.offsets, aligned.numpy(), "right")
+    chosen = aligned[torch.from_numpy(np.isin(owners, np.unique(owners)[::step]))]
     sampler = sampler_for(network, dataclasses.replace(data, heldout=chosen), most, chunk, network.dtype, seed=0)
     correct = torch.zeros((), dtype=torch.float64, device=data.device)
     for batch in sampler.heldout():

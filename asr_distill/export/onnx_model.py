@@ -11,12 +11,14 @@ import torch
 
 from asr_distill.errors import UserError
 from asr_distill.features.cmvn import UtteranceFeatures
+from asr_distill.files import file_digest
 
 NETWORK_FILE = "network.onnx"
 
 
 class OnnxModel:
-    """EmissionModel of `network.onnx` (or of the bundle that holds it).
+    """EmissionModel of `network.onnx` (or of the bundle that holds it); a teacher too, as acoustic.accuracy's
+    PosteriorModel: what it was trained by need not be at hand.
 
     Raises UserError where the file is missing, damaged or not a network of this program.
     """
@@ -49,8 +51,16 @@ class OnnxModel:
     def device(self) -> torch.device:
         return torch.device("cpu")
 
+    def fingerprint(self) -> str:
+        """Digest of the file, for whoever keeps what this model gave (distill's soft targets)."""
+        return file_digest(self.path)
+
     def log_posteriors(self, utterance: UtteranceFeatures, temperature: float = 1.0) -> torch.Tensor:
-        """log softmax(logits / temperature), float32 (frames, pdfs)."""
+        """log softmax(logits / temperature), float32 (frames, pdfs).
+
+        The file gives log p - log prior, p = softmax(logits); log p is the logits less a number of the frame, which
+        the softmax at any temperature takes out again.
+        """
         return torch.log_softmax((self.log_likelihoods(utterance) + self.log_priors) / temperature, 1)
 
     def log_likelihoods(self, utterance: UtteranceFeatures) -> torch.Tensor:

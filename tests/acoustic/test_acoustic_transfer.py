@@ -13,6 +13,7 @@ from acoustic_stand_ins import synthetic
 
 from asr_distill.acoustic.config import DataConfig, TrainerConfig
 from asr_distill.acoustic.data import TrainingData
+from asr_distill.acoustic.fit import train_accuracy
 from asr_distill.acoustic.network import build_network
 from asr_distill.acoustic.spread import spread_alignment
 from asr_distill.acoustic.trainer import train
@@ -95,6 +96,8 @@ def test_untranscribed_audio_is_trained_on_where_asked_for() -> None:
         assert len(data.train) == sum(np.diff(joined.offsets)[list(expected)])  # all frames of each
         assert torch.equal(data.pdf_frequencies(), plain.pdf_frequencies())
     assert (data.pdf_ids[store.num_frames:] == -1).all()
+    network = build_network(KINDS["tdnn"], 6, 8).eval()
+    assert train_accuracy(network, data, 12) == train_accuracy(network, plain, 12)  # of what has senones
     alone = TrainingData.build(store, alignment, cmvn, CONFIG, CPU, unaligned=True)
     assert owners(alone.train, store) == owners(plain.train, store) | {2, 7}
 
