@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +24,7 @@ class CoverageRow:
     """Frames whose aligned senone is in the sets of `covering` specialists; None: all frames.
 
     Accuracies 0 to 1; difference = combined - generalist, low and high its 95 % interval, from a paired bootstrap over
-    utterances (nan where every resample lacks such frames).
+    utterances.
     """
 
     covering: int | None
@@ -34,7 +33,7 @@ class CoverageRow:
     combined_correct: int
     generalist_accuracy: float
     combined_accuracy: float
-    relative_change: float  # difference / generalist_accuracy; nan where that is 0
+    relative_change: float | None  # difference / generalist_accuracy; None where that is 0
     difference: float
     difference_low: float
     difference_high: float
@@ -72,10 +71,11 @@ def coverage_text(rows: Sequence[CoverageRow]) -> str:
     lines = [f"{'covering':>8}  {'frames':>9}  {'generalist':>10}  {'combined':>8}  {'correct':>8}  {'relative':>8}  "
              f"difference ({100 * CONFIDENCE:.0f} %)"]
     for row in rows:
+        relative = "-" if row.relative_change is None else f"{100 * row.relative_change:+.1f}%"
         lines.append(
             f"{'all' if row.covering is None else row.covering:>8}  {row.frames:>9,}  "
             f"{100 * row.generalist_accuracy:>9.2f}%  {100 * row.combined_accuracy:>7.2f}%  "
-            f"{row.combined_correct - row.generalist_correct:>+8,}  {100 * row.relative_change:>+7.1f}%  "
+            f"{row.combined_correct - row.generalist_correct:>+8,}  {relative:>8}  "
             f"{100 * row.difference:+.2f} ({100 * row.difference_low:+.2f} to {100 * row.difference_high:+.2f})")
     return "\n".join(lines)
 
@@ -111,10 +111,9 @@ def _resampled(counts: np.ndarray, resamples: int, seed: int) -> np.ndarray:
 def _row(covering: int | None, counts: np.ndarray, drawn: np.ndarray) -> CoverageRow:
     """counts (3,): frames, right, combined right; drawn (resamples, 3): the same of each resample."""
     frames, right, combined_right = (int(count) for count in counts)
-    some = drawn[drawn[:, 0] > 0]
+    some = drawn[drawn[:, 0] > 0]  # few frames may be in none of the utterances drawn
     tail = 50 * (1 - CONFIDENCE)
-    low, high = (np.percentile((some[:, 2] - some[:, 1]) / some[:, 0], [tail, 100 - tail]) if len(some) else
-                 (math.nan, math.nan))
+    low, high = np.percentile((some[:, 2] - some[:, 1]) / some[:, 0], [tail, 100 - tail])
     gain = combined_right - right
     return CoverageRow(covering, frames, right, combined_right, right / frames, combined_right / frames,
-                       gain / right if right else math.nan, gain / frames, float(low), float(high))
+                       gain / right if right else None, gain / frames, float(low), float(high))
