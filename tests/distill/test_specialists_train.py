@@ -125,6 +125,14 @@ def test_scarce_rest_and_other_shares(data: TrainingData) -> None:
     assert mix.rest == 3 * mix.special
 
 
+def test_frames_without_a_senone_are_left_out(data: TrainingData) -> None:
+    """A transfer set's: trained on by students of soft targets, of no use to a specialist."""
+    everything = dataclasses.replace(data, train=torch.arange(data.num_frames), heldout=data.train[:0])
+    mix = specialist_mix(everything, (2, 5), 0.5, 0)
+    assert (data.pdf_ids[mix.data.train] >= 0).all()
+    assert mix.special == int(((data.pdf_ids == 2) | (data.pdf_ids == 5)).sum())
+
+
 def test_sets_without_or_with_all_frames(data: TrainingData) -> None:
     with pytest.raises(UserError, match="every frame"):
         specialist_mix(data, tuple(range(8)), 0.5, 0)

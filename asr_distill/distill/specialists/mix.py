@@ -35,7 +35,8 @@ class Mix:
 def specialist_mix(data: TrainingData, senones: Sequence[int], special_share: float, seed: int) -> Mix:
     """Keep all frames of the set, and as many others as make them `special_share` (all, where there are fewer).
 
-    Held-out frames are thinned at the same rate. Raises UserError where no frame trained on is of the set, or all are.
+    Held-out frames are thinned at the same rate; frames that are not aligned are left out. Raises UserError where no
+    frame trained on is of the set, or all are.
     """
     dustbin = len(senones)
     classes = torch.full((data.num_pdfs + 1,), dustbin)
@@ -69,9 +70,9 @@ class SpecialistTargets(HardTargets):
 
 
 def _parts(frames: torch.Tensor, labels: torch.Tensor, dustbin: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The frames of the set and the others, each in order."""
-    other = labels[frames] == dustbin
-    return frames[~other], frames[other]
+    """The frames of the set and the others, each in order; those without a senone (a transfer set's) are in neither."""
+    own = labels[frames]
+    return frames[(own >= 0) & (own < dustbin)], frames[own == dustbin]
 
 
 def _with_draw(special: torch.Tensor, rest: torch.Tensor, drawn: int, random: np.random.Generator) -> torch.Tensor:
