@@ -16,6 +16,7 @@ from asr_distill.acoustic.model import AcousticModel
 from asr_distill.acoustic.network import build_network
 from asr_distill.acoustic.precision import choose_precision
 from asr_distill.decode.decoder import SearchConfig
+from asr_distill.errors import UserError
 from asr_distill.features.cmvn import Cmvn, CmvnKind, Stream
 from asr_distill.features.store import FrameStore
 from asr_distill.hmm.align import Alignment, align_store
@@ -103,6 +104,16 @@ def load_teachers(directory: Path, device: torch.device) -> list[AcousticModel]:
     return [AcousticModel.load(path, device) for path in sorted(directory.glob("teacher*"), key=_number)]
 
 
+def load_ensemble(run: StageRun) -> Ensemble:
+    """The teachers that the student learns from (the first settings.distill.store.teachers of them) as one model."""
+    store, teachers = run.settings.distill.store, load_teachers(run.input("teachers"), run.device)
+    chosen = teachers[:store.teachers or None]
+    if len(chosen) < store.teachers or (store.weights and len(store.weights) != len(chosen)):
+        raise UserError(f"distill.store asks for {store.teachers or len(chosen)} teachers with {len(store.weights)} "
+                        f"weights, but {len(teachers)} were trained")
+    return Ensemble(chosen, store.mean, store.weights)
+
+
 def _number(path: Path) -> int:
     return int(path.name.removeprefix("teacher"))
 
@@ -153,10 +164,10 @@ def network_systems(run: StageRun) -> Iterator[Candidate]:
             yield _network(name, "teacher", teachers / name, figures, device, like="" if like == name else like,
                            decoded=number <= (run.settings.decode.teachers or len(trained)))
     if "ensemble" in wanted:
-        mean = run.settings.distill.store.mean
-        yield Candidate("ensemble", "ensemble", lambda: Ensemble(load_teachers(teachers, device), mean),
-                        sum(figures["parameters"] for figures in trained.values()),
-                        sum(model_bytes(teachers / name) for name in trained))
+        names = list(trained)[:run.settings.distill.store.teachers or None]
+        yield Candidate("ensemble", "ensemble", lambda: load_ensemble(run),
+                        sum(trained[name]["parameters"] for name in names),
+                        sum(model_bytes(teachers / name) for name in names))
     if "student" in wanted:
         yield _network("student", "student", students / "student", run.figures("student")["student"], device)
 

@@ -11,34 +11,22 @@ from asr_distill.config import LATER, NO_RESULT
 
 @dataclass(frozen=True)
 class SoftTargetConfig:
-    """What is kept of the teachers' posteriors.
-
-    With max_error_nats = 0 a frame keeps its top_k greatest as float16. With it > 0 the store is the compact one
-    (compact_store.py): each frame keeps as many as it needs for that mean error.
-    """
+    """What is kept of the teachers' posteriors."""
 
     temperature: float = 2.0  # the paper tries 1, 2, 5 and 10
-    top_k: int = 20  # greatest probabilities kept per frame, in the compact store at most so many; 0 = all
+    top_k: int = 20  # greatest probabilities kept per frame; 0 = all
     mean: Literal["arithmetic", "geometric"] = "arithmetic"  # of the teachers' tempered posteriors
     precision: PrecisionName = "float32"  # of the teachers' networks while they are asked
     shard_frames: int = field(default=100_000, metadata=NO_RESULT)  # written at once: what a kill can lose
-    # > 0: compact; mean nats that the stored form costs against the whole distribution
-    max_error_nats: float = field(default=0.0, metadata=LATER)
-    # compact: mean bytes a frame; where max_error_nats does not fit in them only the kept pdfs and the sum of the rest
-    # keep to it. 0 = no bound
-    max_bytes: int = field(default=0, metadata=LATER)
     weights: tuple[float, ...] = field(default=(), metadata=LATER)  # relative, one a teacher; empty: equal
     teachers: int = field(default=0, metadata=LATER)  # > 0: only the first so many teachers
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"temperature must be > 0, not {self.temperature}")
-        for name, least in (("top_k", 0), ("shard_frames", 1), ("max_error_nats", 0), ("max_bytes", 0),
-                            ("teachers", 0)):
+        for name, least in (("top_k", 0), ("shard_frames", 1), ("teachers", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be >= {least}, not {getattr(self, name)}")
-        if self.max_bytes and not self.max_error_nats:
-            raise ValueError("max_bytes needs max_error_nats > 0 (it bounds the compact store)")
         if self.weights and min(self.weights) <= 0:
             raise ValueError(f"weights must be > 0, not {list(self.weights)}")
         if self.weights and self.teachers not in (0, len(self.weights)):

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from asr_distill.acoustic.accuracy import PosteriorModel
 from asr_distill.acoustic.ensemble import Ensemble
 from asr_distill.acoustic.precision import choose_precision
 from asr_distill.distill.config import SoftTargetConfig
+from asr_distill.distill.fingerprint import fingerprint_of
 from asr_distill.errors import UserError
 from asr_distill.files import read_array, read_json, write_array, write_json
 from asr_distill.progress import Progress
@@ -57,9 +59,9 @@ class SoftStore:
             raise UserError(f"{directory}: damaged soft targets ({error}); write them again") from None
 
 
-def write_soft_targets(teachers: Ensemble, store: FrameStore, out: Path, config: SoftTargetConfig,
+def write_soft_targets(teachers: PosteriorModel, store: FrameStore, out: Path, config: SoftTargetConfig,
                        device: torch.device, *, label: str = "soft targets") -> dict[str, Any]:
-    """One pass over the store: every teacher's softmax(logits / T), averaged, cut to the top k.
+    """One pass over the store: the teachers' posteriors at T (an Ensemble's, or any model's), cut to the top k.
 
     Killed at any moment, the same call goes on after the last complete shard. Returns figures: bytes per frame, frames
     per second, mean remainder mass, entropy, and `truncation_nats`: what the kept form (float16, the remainder spread
@@ -67,9 +69,8 @@ def write_soft_targets(teachers: Ensemble, store: FrameStore, out: Path, config:
     """
     dtype = choose_precision(config.precision, device).dtype
     identity = _identity(teachers, store, config)
-    models = teachers.models if dtype == torch.float32 else [model.cast(dtype) for model in teachers.models]
-    ensemble = Ensemble(models, config.mean)
-    pdfs = ensemble.num_pdfs
+    asked = teachers.cast(dtype) if dtype != torch.float32 and hasattr(teachers, "cast") else teachers
+    pdfs = teachers.num_pdfs
     k = min(config.top_k or pdfs, pdfs)
     arrays, record = _open_for_writing(out, store.num_frames, k, pdfs, identity)
     started = time.perf_counter()
@@ -78,7 +79,7 @@ def write_soft_targets(teachers: Ensemble, store: FrameStore, out: Path, config:
         for first, last in _shards(store.offsets, config.shard_frames, record["utterances"]):
             for index in range(first, last):
                 rows = slice(int(store.offsets[index]), int(store.offsets[index + 1]))
-                posteriors = ensemble.log_posteriors(store.features(index, device), config.temperature)
+                posteriors = asked.log_posteriors(store.features(index, device), config.temperature)
                 _keep(posteriors, k, rows, arrays, record)
                 progress.update(rows.stop - rows.start)
             for array in arrays.values():
@@ -89,7 +90,7 @@ def write_soft_targets(teachers: Ensemble, store: FrameStore, out: Path, config:
     frames = max(1, store.num_frames)
     figures = {
         "num_frames": store.num_frames, "num_pdfs": pdfs, "top_k": k, "temperature": config.temperature,
-        "mean": config.mean, "teachers": len(teachers.models),
+        **({"mean": teachers.mean, "teachers": len(teachers.models)} if isinstance(teachers, Ensemble) else {}),
         "bytes_per_frame": sum(array.dtype.itemsize * array[:1].size for array in arrays.values()),
         "frames_per_second": (store.num_frames - resumed) / seconds,
         "remainder_mass": record["remainder"] / frames, "entropy_nats": record["entropy"] / frames,
@@ -150,15 +151,10 @@ def _open_for_writing(out: Path, frames: int, k: int, pdfs: int,
     return {name: np.lib.format.open_memmap(out / f"{name}.npy", mode="r+") for name in ARRAYS}, record
 
 
-def _identity(teachers: Ensemble, store: FrameStore, config: SoftTargetConfig) -> str:
-    """Digest of what decides the targets: the teachers' weights and normalisation, the store's frames, the settings."""
+def _identity(teachers: PosteriorModel, store: FrameStore, config: SoftTargetConfig) -> str:
+    """Digest of what decides the targets: the teachers, the store's frames, the settings."""
     settings = {key: value for key, value in asdict(config).items() if key != "shard_frames"}
     digest = hashlib.sha256(json.dumps([settings, [utterance.id for utterance in store.utterances]]).encode())
     digest.update(np.ascontiguousarray(store.offsets).data)
-    for model in teachers.models:
-        cmvn = model.cmvn
-        digest.update(json.dumps([cmvn.kind, cmvn.window, cmvn.prior_frames, cmvn.train.count]).encode())
-        digest.update(cmvn.train.total.tobytes() + cmvn.train.squares.tobytes())
-        for value in model.network.state_dict().values():
-            digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
+    digest.update(fingerprint_of(teachers).encode())
     return digest.hexdigest()

@@ -17,7 +17,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from asr_distill.acoustic.ensemble import Ensemble
 from asr_distill.acoustic.fit import fit
 from asr_distill.acoustic.model import AcousticModel
 from asr_distill.acoustic.targets import HardTargets
@@ -39,7 +38,7 @@ from recipes.common import (
     RUNGS,
     evaluate,
     evaluation_config,
-    load_teachers,
+    load_ensemble,
     network_alignment,
     network_store,
     network_systems,
@@ -85,9 +84,7 @@ def teachers(run: StageRun) -> dict:
 @stage(reads=["features", "align", "teachers"], settings=["distill"], resumable=True)
 def soft_targets(run: StageRun) -> dict:
     """The ensemble's averaged posteriors at temperature T: top k and remainder of every training frame."""
-    config = run.settings.distill.store
-    ensemble = Ensemble(load_teachers(run.input("teachers"), run.device), config.mean)
-    return write_soft_targets(ensemble, network_store(run), run.out, config, run.device)
+    return write_soft_targets(load_ensemble(run), network_store(run), run.out, run.settings.distill.store, run.device)
 
 
 @stage(reads=["features", "align", "soft_targets"], settings=["data", "distill", "student"], resumable=True)

@@ -57,7 +57,8 @@ def full_posteriors(store: FrameStore, ensemble: Ensemble, temperature: float, m
 @pytest.mark.parametrize("top_k", [1, 5, 0])
 def test_what_is_stored(tmp_path: Path, mean: str, top_k: int) -> None:
     store, ensemble = world()
-    figures = write_soft_targets(ensemble, store, tmp_path, replace(CONFIG, mean=mean, top_k=top_k), CPU)  # type: ignore[arg-type]
+    ensemble = Ensemble(ensemble.models, mean)  # type: ignore[arg-type]
+    figures = write_soft_targets(ensemble, store, tmp_path, replace(CONFIG, top_k=top_k), CPU)
     soft = SoftStore.open(tmp_path)
     full = full_posteriors(store, ensemble, 2.0, mean)
     k = top_k or PDFS
