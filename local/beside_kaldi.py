@@ -15,8 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from asr_distill.command import guarded
 from asr_distill.errors import UserError
 from asr_distill.report.figures import number, wer
-from asr_distill.report.rescoring import SUFFIX as LARGE
-from asr_distill.report.results import Results, System
+from asr_distill.report.results import RESCORED, Results, System
 from asr_distill.report.tables import table
 from local.mini_librispeech import TEST
 
@@ -53,11 +52,11 @@ def beside_kaldi(results: Results) -> str:
                         "decode.systems names the rungs")
     rows = []
     for name, system in systems.items():
-        if name.endswith(LARGE):
+        if name.endswith(RESCORED):
             continue
         kaldi = KALDI.get(name)
         seconds = results.stages.get(name) if results.stages else None
-        rows.append([name, _wer(system), _wer(systems.get(name + LARGE)), kaldi.same if kaldi else "–",
+        rows.append([name, _wer(system), _wer(systems.get(name + RESCORED)), kaldi.same if kaldi else "–",
                      kaldi.published if kaldi else "–", number(seconds, 0),
                      str(kaldi.seconds) if kaldi and kaldi.seconds else "–"])
     return "\n".join([table(["system", "WER % [95 %]", "large model", "Kaldi, same lexicon and models",

@@ -20,8 +20,8 @@ from asr_distill.features.store import FrameStore
 from asr_distill.files import read_json, write_json
 from asr_distill.hmm.align import Alignment
 from asr_distill.logs import log
-from asr_distill.report.rescoring import SUFFIX, Rescoring, rescore_system
-from asr_distill.report.results import Role
+from asr_distill.report.rescoring import Rescoring, rescore_system
+from asr_distill.report.results import RESCORED, Role
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,12 @@ def evaluate_all(candidates: Iterable[Candidate], graph: Path, tuning: FrameStor
             found[candidate.name] = read_json(record)
             if not (config.rescoring and tuning and config.tune and candidate.decoded):
                 continue
-            record = out / (candidate.name + SUFFIX) / "system.json"
+            record = out / (candidate.name + RESCORED) / "system.json"
             if not record.is_file():
                 write_json(record, rescore_system(
                     found[candidate.name], candidate.load(), candidate.graph or graph, tuning, splits,
                     config.tune.utterances, config.rescoring, out, pool, search_of(found[candidate.name]), device))
-            found[candidate.name + SUFFIX] = read_json(record)
+            found[candidate.name + RESCORED] = read_json(record)
     return found
 
 

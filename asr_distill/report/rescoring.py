@@ -20,8 +20,7 @@ from asr_distill.features.store import FrameStore
 from asr_distill.files import read_json
 from asr_distill.lang.ngram_scorer import NgramScorer
 from asr_distill.logs import log
-
-SUFFIX = "_large"  # of the rescored system's name
+from asr_distill.report.results import RESCORED
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def rescore_system(record: Mapping[str, Any], model: EmissionModel, graph: Path,
 
     `record`: of the first pass, decoded with `config.paths` n best into out/<name>/<split>.
     """
-    name = record["name"] + SUFFIX
+    name = record["name"] + RESCORED
     chosen = spread(range(len(tuning.utterances)), utterances)
     work = out / record["name"] / "tune_nbest"
     decode_store(model, tuning, graph, search, work=work, device=device, utterances=chosen,

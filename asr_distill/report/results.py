@@ -34,6 +34,7 @@ from asr_distill.report.schema import from_plain
 
 Role = Literal["gmm", "baseline", "teacher", "ensemble", "student", "export"]
 ROLES: tuple[str, ...] = get_args(Role)
+RESCORED = "_large"  # ends the name of a system whose hypotheses the large language model weighed anew
 WORD_FIGURES = ("wer", "wer_low", "wer_high", "substitutions", "insertions", "deletions", "words")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asr_distill.report.figures import SIGNIFICANT, p_value
-from asr_distill.report.results import Comparison, Results, System
+from asr_distill.report.results import RESCORED, Comparison, Results, System
 
 
 def comparison_sentence(results: Results, comparison: Comparison) -> str:
@@ -29,9 +29,12 @@ def comparison_sentence(results: Results, comparison: Comparison) -> str:
 def gain_sentences(results: Results, student: System) -> list[str]:
     """How much of the ensemble's gain over the baseline the student kept, per split and measure.
 
-    The paper's own yardstick (section 3: more than 80 % of the ensemble's gain in frame accuracy).
+    The paper's own yardstick (section 3: more than 80 % of the ensemble's gain in frame accuracy). A student that the
+    large language model rescored is held against a baseline and an ensemble that it rescored too.
     """
-    baselines, ensembles = results.with_role("baseline"), results.with_role("ensemble")
+    rescored = student.name.endswith(RESCORED)
+    baselines, ensembles = ([system for system in results.with_role(role) if system.name.endswith(RESCORED) == rescored]
+                            for role in ("baseline", "ensemble"))
     if not baselines or not ensembles:
         return []
     baseline, ensemble = baselines[0], ensembles[0]

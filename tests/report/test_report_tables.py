@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from asr_distill.report.figures import count, duration, p_value, size
-from asr_distill.report.results import Comparison, ErrorScores, Results, SplitData, System
+from asr_distill.report.results import Comparison, ErrorScores, Results, SplitData, SplitScores, System
 from asr_distill.report.sentences import comparison_sentence, gain_sentences
 from asr_distill.report.tables import data_table, main_table, markdown, statements, write_markdown
 from asr_distill.report.terminal import terminal_table
@@ -75,6 +75,20 @@ def test_share_of_the_ensembles_gain(results: Results) -> None:
     accuracy, wer = gain_sentences(results, student)
     assert "kept 86 % of the ensemble's gain" in accuracy  # (60.8 - 58.9) / (61.1 - 58.9)
     assert "kept 80 % of the ensemble's gain" in wer  # (20.0 - 18.0) / (20.0 - 17.5)
+
+
+def test_a_rescored_student_is_held_against_rescored_systems(results: Results) -> None:
+    def rescored(name: str, errors: int) -> System:
+        plain = results.system(name)
+        assert plain is not None
+        wer = 100 * errors / 2000
+        scores = SplitScores(None, None, wer, wer - 1, wer + 1, errors - 30, 10, 20, 2000, 0.02)
+        return dataclasses.replace(plain, name=name + "_large", splits={"test": scores})
+
+    more = [rescored("baseline", 360), rescored("ensemble", 260), rescored("student", 300)]
+    (sentence,) = gain_sentences(dataclasses.replace(results, systems=[*results.systems, *more]), more[2])
+    assert "student_large kept 60 % of the ensemble's gain" in sentence  # (18 - 15) / (18 - 13)
+    assert gain_sentences(dataclasses.replace(results, systems=[*results.systems, more[2]]), more[2]) == []
 
 
 @pytest.mark.parametrize(("accuracy", "words"), [
