@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import torch
 from asr_distill.acoustic.config import NetworkConfig, TrainerConfig
 from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.ensemble import Ensemble
+from asr_distill.acoustic.fit import fit
 from asr_distill.acoustic.model import AcousticModel
 from asr_distill.acoustic.network import build_network
 from asr_distill.acoustic.precision import choose_precision
+from asr_distill.acoustic.targets import Targets
 from asr_distill.decode.decoder import SearchConfig
 from asr_distill.errors import UserError
 from asr_distill.features.cmvn import Cmvn, CmvnKind, Stream
@@ -82,10 +84,15 @@ def normalisation(store: FrameStore, stream: Stream, cmvn: CmvnKind) -> Cmvn:
 
 
 def training_data(run: StageRun, store: FrameStore, alignment: Alignment, cmvn: Cmvn, network: NetworkConfig,
-                  trainer: TrainerConfig) -> TrainingData:
-    """Normalised training frames with their pdf-ids, in the precision of the training, with the network's context."""
+                  trainer: TrainerConfig, fraction: float = 1.0) -> TrainingData:
+    """Normalised training frames with their pdf-ids, in the precision of the training, with the network's context.
+
+    `fraction`: of the utterances that settings.data leaves to be trained on.
+    """
     shape = build_network(network, cmvn.dimension, alignment.num_pdfs)
-    config = dataclasses.replace(run.settings.data, left=shape.left, right=shape.right)
+    config = run.settings.data
+    config = dataclasses.replace(config, left=shape.left, right=shape.right,
+                                 train_fraction=config.train_fraction * fraction)
     precision = choose_precision(trainer.precision, run.device)
     return TrainingData.build(store, alignment, cmvn, config, run.device, precision.dtype)
 
@@ -98,6 +105,16 @@ def realigned(run: StageRun, store: FrameStore, group: str) -> Alignment:
         align_store(ensemble, store, HmmModel.load(run.input("align")), Lang(run.input("pronunciations")),
                     run.settings.align.search, run.device, f"realigning for {group}").save(out)
     return Alignment.load(out)
+
+
+def small_network(run: StageRun, name: str, targets: Callable[[TrainingData], Targets]) -> dict:
+    """The student's shape and trainer on these targets: the student or its baseline, in `run.out`/name."""
+    settings, store = run.settings.student, network_store(run)
+    cmvn = normalisation(store, "raw", settings.cmvn)
+    data = training_data(run, store, network_alignment(run, store), cmvn, settings.network, settings.trainer,
+                         settings.train_fraction)
+    return {name: fit(data, targets(data), cmvn, settings.network, settings.trainer, seed=settings.seed,
+                      out=run.out / name, label=name)}
 
 
 def load_teachers(directory: Path, device: torch.device) -> list[AcousticModel]:
@@ -150,26 +167,37 @@ def gmm_systems(run: StageRun) -> Iterator[Candidate]:
             yield _gmm(run, rung)
 
 
-def network_systems(run: StageRun) -> Iterator[Candidate]:
-    """The networks that settings.decode.systems names, weakest first."""
-    wanted, device = run.settings.decode.systems, run.device
-    teachers, students = run.input("teachers"), run.input("student")
-    trained = run.figures("teachers")
-    if "baseline" in wanted:
-        yield _network("baseline", "baseline", students / "baseline", run.figures("student")["baseline"], device)
-    if "teachers" in wanted:
-        first: dict[str, str] = {}  # of each group: its tuned search serves the others
-        for number, (name, figures) in enumerate(trained.items(), 1):
-            like = first.setdefault(figures["group"], name)
-            yield _network(name, "teacher", teachers / name, figures, device, like="" if like == name else like,
-                           decoded=number <= (run.settings.decode.teachers or len(trained)))
-    if "ensemble" in wanted:
+def baseline_system(run: StageRun) -> Iterator[Candidate]:
+    """The student's shape on hard targets."""
+    if "baseline" in run.settings.decode.systems:
+        yield _network(run, "baseline", "baseline", run.input("baseline"), run.figures("baseline")["baseline"])
+
+
+def teacher_systems(run: StageRun) -> Iterator[Candidate]:
+    """Every teacher; the first of a group has its search tuned, and that serves the others of the group."""
+    settings, trained = run.settings.decode, run.figures("teachers")
+    first: dict[str, str] = {}
+    for number, (name, figures) in enumerate(trained.items(), 1):
+        like = first.setdefault(figures["group"], name)
+        if "teachers" in settings.systems:
+            yield _network(run, name, "teacher", run.input("teachers"), figures, like="" if like == name else like,
+                           decoded=number <= (settings.teachers or len(trained)))
+
+
+def ensemble_system(run: StageRun) -> Iterator[Candidate]:
+    """The teachers that the student learns from, as one."""
+    if "ensemble" in run.settings.decode.systems:
+        trained = run.figures("teachers")
         names = list(trained)[:run.settings.distill.store.teachers or None]
         yield Candidate("ensemble", "ensemble", lambda: load_ensemble(run),
                         sum(trained[name]["parameters"] for name in names),
-                        sum(model_bytes(teachers / name) for name in names))
-    if "student" in wanted:
-        yield _network("student", "student", students / "student", run.figures("student")["student"], device)
+                        sum(model_bytes(run.input("teachers") / name) for name in names),
+                        decoded=run.settings.decode.words)
+
+
+def student_system(run: StageRun) -> Iterator[Candidate]:
+    """The student."""
+    yield _network(run, "student", "student", run.input("student"), run.figures("student")["student"])
 
 
 def _gmm(run: StageRun, rung: str) -> Candidate:
@@ -182,7 +210,8 @@ def _gmm(run: StageRun, rung: str) -> Candidate:
                      (directory / "gmm.safetensors").stat().st_size, graph=graph)
 
 
-def _network(name: str, role: Role, directory: Path, figures: dict, device: torch.device, *, like: str = "",
+def _network(run: StageRun, name: str, role: Role, stage: Path, figures: dict, *, like: str = "",
              decoded: bool = True) -> Candidate:
-    return Candidate(name, role, lambda: AcousticModel.load(directory, device), figures["parameters"],
-                     model_bytes(directory), like, decoded)
+    directory = stage / name
+    return Candidate(name, role, lambda: AcousticModel.load(directory, run.device), figures["parameters"],
+                     model_bytes(directory), like, decoded and run.settings.decode.words)

@@ -11,6 +11,7 @@ from asr_distill.decode.graph import compile_hclg
 from asr_distill.decode.search import JOURNAL, SearchPool, decode_store, read_hypotheses
 from asr_distill.features.compute import compute_store
 from asr_distill.features.store import FrameStore
+from asr_distill.files import read_json, write_json
 from asr_distill.hmm.align import Alignment, align_store
 from asr_distill.hmm.gmm import DiagGmm
 from asr_distill.hmm.model import HmmModel
@@ -121,20 +122,24 @@ def large_lm(run: StageRun) -> dict:
     return build_large(run.settings.large_lm, _transcripts(run), run.out) if run.settings.large_lm.wanted else {}
 
 
-@stage(reads=["lang", "pronunciations", "mono", "tri1", "tri2b", "tri3b"], settings=["decode"], resumable=True)
+@stage(reads=["lang", "pronunciations", "mono", "tri1", "tri2b", "tri3b"], settings=["decode.systems"],
+       resumable=True)
 def graph(run: StageRun) -> dict:
     """The decoding graphs HCLG: one over the final senones, one for each lower rung that is decoded."""
     figures = {}
     for rung in RUNGS:
         if rung != FINAL and rung not in run.settings.decode.systems:
             continue
-        language = Lang(run.input("pronunciations" if rung == FINAL else "lang"))
-        figures[rung] = compile_hclg(language, HmmModel.load(run.input(rung)), run.out / rung)
+        compiled = run.out / rung / "graph.json"  # by an interrupted run
+        if not compiled.is_file():
+            language = Lang(run.input("pronunciations" if rung == FINAL else "lang"))
+            write_json(compiled, compile_hclg(language, HmmModel.load(run.input(rung)), run.out / rung))
+        figures[rung] = read_json(compiled)
     return figures
 
 
-@stage(reads=["features", "pronunciations", "tri3b", "graph"], settings=["align", "decode", "teachers"],
-       resumable=True)
+@stage(reads=["features", "pronunciations", "tri3b", "graph"],
+       settings=["align", "decode.systems", "decode.first_pass", "decode.workers", "teachers"], resumable=True)
 def adapt(run: StageRun) -> dict:
     """Speakers of the tuning and reported splits adapted in two passes of decoding, where a system needs it."""
     if not (run.settings.teachers.adapted or "tri3b" in run.settings.decode.systems):

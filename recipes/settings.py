@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from asr_distill.acoustic.config import DataConfig, NetworkConfig, TrainerConfig
-from asr_distill.config import NO_RESULT
+from asr_distill.config import LATER, NO_RESULT
 from asr_distill.decode.decoder import SearchConfig
 from asr_distill.decode.rescore import RescoreConfig
 from asr_distill.decode.tune import TuneConfig
@@ -108,6 +108,11 @@ class StudentSettings:
     cmvn: Literal["online", "global"] = "online"  # a deployed recogniser does not know the speaker
     network: NetworkConfig = NetworkConfig(layers=3, width=512)
     trainer: TrainerConfig = TrainerConfig()
+    train_fraction: float = field(default=1.0, metadata=LATER)  # share of what the teachers are trained on
+
+    def __post_init__(self) -> None:
+        if not 0 < self.train_fraction <= 1:
+            raise ValueError(f"train_fraction must be in (0, 1], not {self.train_fraction}")
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,7 @@ class DecodeSettings:
     systems: tuple[Literal["mono", "tri1", "tri2b", "tri3b", "baseline", "teachers", "ensemble", "student"], ...] = (
         "baseline", "teachers", "ensemble", "student")  # GMM rungs below tri3b need graphs of their own
     teachers: int = 0  # > 0: only so many are decoded, the rest scored by frames (they share teacher1's tuning anyway)
+    words: bool = field(default=True, metadata=LATER)  # false: networks are scored by frames alone, nothing is decoded
     workers: int = field(default=0, metadata=NO_RESULT)  # search processes; 0 = one a core
 
     def __post_init__(self) -> None:

@@ -36,20 +36,28 @@ from recipes import foundation
 from recipes.common import (
     FINAL,
     RUNGS,
+    baseline_system,
+    ensemble_system,
     evaluate,
     evaluation_config,
     load_ensemble,
     network_alignment,
     network_store,
-    network_systems,
     normalisation,
     realigned,
     reported_splits,
+    small_network,
     split_figures,
     stores_of,
+    student_system,
+    teacher_systems,
     training_data,
 )
 from recipes.settings import Settings
+
+EVALUATION = ["features", "lang", "align", "large_lm", "graph", "adapt"]  # what every decoding reads
+ENSEMBLE = ["distill.store.teachers", "distill.store.weights", "distill.store.mean"]  # what makes one model of the teachers
+DECODED = ["decode_baseline", "decode_teachers", "decode_ensemble", "decode_student"]
 
 
 @stage(settings=["corpus"], resumable=True)
@@ -81,58 +89,76 @@ def teachers(run: StageRun) -> dict:
     return figures
 
 
-@stage(reads=["features", "align", "teachers"], settings=["distill"], resumable=True)
+@stage(reads=["features", "align", "teachers"], settings=["distill.store"], resumable=True)
 def soft_targets(run: StageRun) -> dict:
     """The ensemble's averaged posteriors at temperature T: top k and remainder of every training frame."""
     return write_soft_targets(load_ensemble(run), network_store(run), run.out, run.settings.distill.store, run.device)
 
 
+@stage(reads=["features", "align"], settings=["data", "student"], resumable=True)
+def baseline(run: StageRun) -> dict:
+    """The student's shape, trainer and number of updates on hard targets alone."""
+    return small_network(run, "baseline", lambda data: HardTargets(data.pdf_ids))
+
+
 @stage(reads=["features", "align", "soft_targets"], settings=["data", "distill", "student"], resumable=True)
 def student(run: StageRun) -> dict:
-    """The small network on soft and hard targets; the baseline: the same shape and updates on hard targets alone."""
-    settings, store = run.settings.student, network_store(run)
-    cmvn = normalisation(store, "raw", settings.cmvn)
-    data = training_data(run, store, network_alignment(run, store), cmvn, settings.network, settings.trainer)
-    targets = {"baseline": HardTargets(data.pdf_ids),
-               "student": SoftTargets.open(run.input("soft_targets"), run.settings.distill.loss, data.pdf_ids)}
-    return {name: fit(data, target, cmvn, settings.network, settings.trainer, seed=settings.seed,
-                      out=run.out / name, label=name) for name, target in targets.items()}
+    """The small network on soft and hard targets."""
+    return small_network(run, "student", lambda data: SoftTargets.open(
+        run.input("soft_targets"), run.settings.distill.loss, data.pdf_ids))
 
 
-@stage(reads=["features", "lang", "align", "large_lm", "graph", "adapt", "teachers", "student"],
-       settings=["decode", "distill"], resumable=True)
-def decode(run: StageRun) -> dict:
-    """Each network: acoustic scale tuned on the tuning split, then the test splits decoded."""
-    return evaluate(run, network_systems(run))
+@stage(reads=[*EVALUATION, "baseline"], settings=["decode"], resumable=True)
+def decode_baseline(run: StageRun) -> dict:
+    """The baseline: acoustic scale tuned on the tuning split, then the test splits decoded."""
+    return evaluate(run, baseline_system(run))
 
 
-@stage(reads=["features", "pronunciations", "align", "graph", "adapt", "student", "decode"],
+@stage(reads=[*EVALUATION, "teachers"], settings=["decode"], resumable=True)
+def decode_teachers(run: StageRun) -> dict:
+    """Each teacher, tuned and decoded likewise."""
+    return evaluate(run, teacher_systems(run))
+
+
+@stage(reads=[*EVALUATION, "teachers"], settings=["decode", *ENSEMBLE], resumable=True)
+def decode_ensemble(run: StageRun) -> dict:
+    """The teachers' mean, tuned and decoded likewise."""
+    return evaluate(run, ensemble_system(run))
+
+
+@stage(reads=[*EVALUATION, "student"], settings=["decode"], resumable=True)
+def decode_student(run: StageRun) -> dict:
+    """The student, tuned and decoded likewise."""
+    return evaluate(run, student_system(run))
+
+
+@stage(reads=["features", "pronunciations", "align", "graph", "adapt", "student", "decode_student"],
        settings=["features", "decode"], resumable=True)
 def export(run: StageRun) -> dict:
     """The student as one directory that transcribes (ONNX, graph, words, settings), decoded as exported."""
     model = AcousticModel.load(run.input("student") / "student", run.device)
-    search = dataclasses.replace(search_of(run.figures("decode")["student"]), nbest=0)
+    search = dataclasses.replace(search_of(run.figures("decode_student")["student"]), nbest=0)
     bundle = run.out / "recogniser"
     graph = run.input("graph") / FINAL
     figures = export_bundle(model, HmmModel.load(run.input("align")), Lang(run.input("pronunciations")), graph,
                             search, run.settings.features, bundle)
     exported = Candidate("exported", "export", lambda: OnnxModel(bundle), figures["parameters"],
-                         figures["network_bytes"])
+                         figures["network_bytes"], decoded=run.settings.decode.words)
     return figures | evaluate_all([exported], graph, None, reported_splits(run),
                                   evaluation_config(run.settings.decode, search=search), run.out, run.device)
 
 
-@stage(reads=["corpus", "features", "lang", "large_lm", "rungs", "teachers", "student", "decode", "export"],
+@stage(reads=["corpus", "features", "lang", "large_lm", "rungs", "teachers", "baseline", "student", *DECODED, "export"],
        settings=["corpus", "features", "speed", "lang", *RUNGS, "pronunciations", "align", "data", "teachers",
                  "distill", "student", "decode"])
 def report(run: StageRun) -> dict:
     """Word error rates with intervals and paired tests: RESULTS.json, RESULTS.md, plots, error listings."""
-    systems = [Evaluated(run.input(stage) / name) for stage in ("rungs", "decode") for name in run.figures(stage)]
+    systems = [Evaluated(run.input(stage) / name) for stage in ("rungs", *DECODED) for name in run.figures(stage)]
     systems.append(Evaluated(run.input("export") / "exported"))
-    teachers, students = run.input("teachers"), run.input("student")
     curves = training_curves({
-        **{name: ("teacher", teachers / name) for name in run.figures("teachers")},
-        "baseline": ("baseline", students / "baseline"), "student": ("student", students / "student")})
+        **{name: ("teacher", run.input("teachers") / name) for name in run.figures("teachers")},
+        "baseline": ("baseline", run.input("baseline") / "baseline"),
+        "student": ("student", run.input("student") / "student")})
     write_results(
         run.out, run.recipe, systems=systems, curves=curves, stores=stores_of(run),
         pairs=[("ensemble", "baseline"), ("student", "baseline"), ("student", "ensemble"), ("exported", "student")],
@@ -143,7 +169,8 @@ def report(run: StageRun) -> dict:
     return {"systems": len(systems)}
 
 
-STAGES = [corpus, *foundation.STAGES, teachers, soft_targets, student, decode, export, report]
+STAGES = [corpus, *foundation.STAGES, teachers, soft_targets, baseline, student, decode_baseline, decode_teachers,
+          decode_ensemble, decode_student, export, report]
 recipe = Recipe("mini_librispeech", Settings, ROOT / "conf" / "mini_librispeech.yaml", STAGES)
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def test_a_second_run_does_nothing(finished: Path, tones: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
     again = run(finished, *settings(tones))
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"} == before
-    assert again.stderr.count("done before, nothing changed") == 19
+    assert again.stderr.count("done before, nothing changed") == 23
 
 
 def test_a_changed_student_reruns_only_what_depends_on_it(finished: Path, tones: Path, tmp_path: Path) -> None:
@@ -92,8 +92,9 @@ def test_kill_9_in_every_long_stage_then_the_same_results(finished: Path, tones:
         "adapt": lambda: _lines(exp / "12_adapt.partial" / "tune" / "pass1" / "hypotheses.jsonl") > 1,
         "adapt, the second split": lambda: (exp / "12_adapt.partial" / "tune" / "adapted").exists(),
         "teachers": lambda: (exp / "14_teachers.partial" / "teacher2" / "work" / "checkpoint.safetensors").exists(),
-        "student": lambda: (exp / "16_student.partial" / "student" / "work" / "checkpoint.safetensors").exists(),
-        "decode": lambda: _lines(exp / "17_decode.partial" / "teacher1" / "dev_clean_2" / "hypotheses.jsonl") > 3,
+        "baseline": lambda: (exp / "16_baseline.partial" / "baseline" / "work" / "checkpoint.safetensors").exists(),
+        "student": lambda: (exp / "17_student.partial" / "student" / "work" / "checkpoint.safetensors").exists(),
+        "decode": lambda: _lines(exp / "19_decode_teachers.partial/teacher1/dev_clean_2/hypotheses.jsonl") > 3,
     }
     for arrived in arrivals.values():
         kill_when(exp, arrived, settings(tones))
