@@ -91,10 +91,10 @@ def training_data(run: StageRun, store: FrameStore, alignment: Alignment, cmvn: 
     """
     shape = build_network(network, cmvn.dimension, alignment.num_pdfs)
     config = run.settings.data
-    config = dataclasses.replace(config, left=shape.left, right=shape.right,
-                                 train_fraction=config.train_fraction * fraction)
+    config = dataclasses.replace(config, train_fraction=config.train_fraction * fraction)
     precision = choose_precision(trainer.precision, run.device)
-    return TrainingData.build(store, alignment, cmvn, config, run.device, precision.dtype)
+    return TrainingData.build(store, alignment, cmvn, config, run.device, precision.dtype,
+                              left=shape.left, right=shape.right)
 
 
 def realigned(run: StageRun, store: FrameStore, group: str) -> Alignment:

@@ -1,4 +1,4 @@
-"""SpecAugment (Park et al. 2019) on windows of normalised frames: times and mel bands set to the mean."""
+"""Samples that differ from epoch to epoch: SpecAugment on windows of frames, small shifts of images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from asr_distill.acoustic.config import AugmentConfig
 
 
 def spec_augment(windows: torch.Tensor, config: AugmentConfig, random: np.random.Generator) -> torch.Tensor:
-    """windows (batch, frames, mels), 0 = mean -> the same with other masks for each sample, on the same device."""
+    """Times and mel bands set to the mean (Park et al. 2019), other ones in each sample.
+
+    windows (batch, frames, mels), 0 = mean -> the same shape, on the same device.
+    """
     batch, frames, mels = windows.shape
     for axis, size, masks, width in ((2, frames, config.time_masks, config.time_width),
                                      (1, mels, config.mel_masks, config.mel_width)):
@@ -17,6 +20,19 @@ def spec_augment(windows: torch.Tensor, config: AugmentConfig, random: np.random
             kept = _kept(batch, size, masks, min(width, size), random).to(windows.device, windows.dtype)
             windows = windows * kept.unsqueeze(axis)
     return windows
+
+
+def shift_images(images: torch.Tensor, most: int, random: np.random.Generator) -> torch.Tensor:
+    """Each image moved by -most to most pixels down and right, uniform; what moves in is 0, the background.
+
+    images (batch, height, width) -> the same shape, on the same device.
+    """
+    batch, height, width = images.shape
+    corners = torch.from_numpy(random.integers(0, 2 * most + 1, (2, batch))).to(images.device)  # of the piece kept
+    padded = torch.nn.functional.pad(images, (most,) * 4)  # (batch, height + 2 most, width + 2 most)
+    # every piece at every corner, as a view; one copy takes each image's own
+    pieces = padded.unfold(1, height, 1).unfold(2, width, 1)  # (batch, 2 most + 1, 2 most + 1, height, width)
+    return pieces[torch.arange(batch, device=images.device), corners[0], corners[1]]
 
 
 def _kept(batch: int, size: int, masks: int, width: int, random: np.random.Generator) -> torch.Tensor:

@@ -12,7 +12,7 @@ PrecisionName = Literal["auto", "bfloat16", "float32"]
 
 # Which settings a kind of network has beside layers, width, dropout and norm.
 KIND_SETTINGS = {
-    "feed_forward": {"left", "right"},
+    "feed_forward": {"left", "right", "input_dropout"},
     "tdnn": {"stride", "splices", "skip", "final", "bottleneck", "front_left", "front_right"},
     "conv_tdnn": {"stride", "splices", "skip", "final", "bottleneck", "channels"},
     "attention": {"stride", "splices", "skip", "final", "heads", "reach", "front_left", "front_right"},
@@ -45,13 +45,14 @@ class NetworkConfig:
     reach: int = 4  # strides that a step attends to, before and after
     front_left: int = field(default=2, metadata=LATER)  # frames that the front reads before a grid step's own
     front_right: int = field(default=2, metadata=LATER)  # frames after them; 0 for a streaming network
+    input_dropout: float = field(default=0.0, metadata=LATER)  # share of the network's inputs silenced in training
 
     def __post_init__(self) -> None:
         if self.layers < 0 or self.width < 1:
             raise ValueError(f"layers must be >= 0 and width >= 1, not {self.layers} and {self.width}")
         if self.left < 0 or self.right < 0:
             raise ValueError(f"left and right must be >= 0 frames, not {self.left} and {self.right}")
-        for name in ("dropout", "skip"):
+        for name in ("dropout", "input_dropout", "skip"):
             if not 0 <= getattr(self, name) < 1 + (name == "skip"):
                 raise ValueError(f"{name} must be in [0, 1), not {getattr(self, name)}")
         for name, least in (("stride", 1), ("final", 1), ("bottleneck", 0), ("heads", 1), ("reach", 0),
@@ -86,26 +87,26 @@ class DataConfig:
     heldout_fraction: float = 0.05  # share of the aligned utterances kept for early stopping
     train_fraction: float = 1.0  # share of the remaining utterances that is trained on
     seed: int = 0
-    left: int = 20  # room for the widest context of any network on this data
-    right: int = 5
 
     def __post_init__(self) -> None:
         if not 0 <= self.heldout_fraction < 1:
             raise ValueError(f"heldout_fraction must be in [0, 1), not {self.heldout_fraction}")
         if not 0 < self.train_fraction <= 1:
             raise ValueError(f"train_fraction must be in (0, 1], not {self.train_fraction}")
-        if self.left < 0 or self.right < 0:
-            raise ValueError(f"left and right must be >= 0 frames, not {self.left} and {self.right}")
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """SpecAugment: in each sample (a window or a chunk with its context) so many masks of 0 to so many places."""
+    """SpecAugment: in each sample (a window or a chunk with its context) so many masks of 0 to so many places.
+
+    Images (data.TrainingData.of_vectors) are shifted in place of that.
+    """
 
     time_masks: int = 0
     time_width: int = 10  # frames
     mel_masks: int = 0  # log-mel features only
     mel_width: int = 8  # mel bands
+    shift: int = field(default=0, metadata=LATER)  # images only: by up to so many pixels, up or down, left or right
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -132,6 +133,7 @@ class TrainerConfig:
     newbob_gain: float = 0.005
     newbob_factor: float = 0.5
     gradient_clip: float = 5.0  # greatest global norm; 0 = off
+    max_norm: float = field(default=0.0, metadata=LATER)  # greatest length of a unit's incoming weights; 0 = off
     batch: int = 2048  # frames per update
     chunk: int = 1  # contiguous frames that one sample is made of; a multiple of the network's stride
     augment: AugmentConfig = AugmentConfig()
@@ -150,7 +152,7 @@ class TrainerConfig:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, not {getattr(self, name)}")
         for name in ("weight_decay", "warmup_updates", "gradient_clip", "max_updates", "evaluate_updates",
-                     "patience", "checkpoint_updates", "average", "newbob_gain"):
+                     "patience", "checkpoint_updates", "average", "newbob_gain", "max_norm"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, not {getattr(self, name)}")
         for name in ("momentum", "beta2"):

@@ -42,6 +42,7 @@ class TrainingData:
     device: torch.device
     offsets: np.ndarray  # int64 (utterances + 1,): frames of utterance i are offsets[i]:offsets[i + 1]
     stream: Stream = "raw"  # what the coefficients are
+    image: tuple[int, int] | None = None  # height and width where a frame is an image, its rows side by side
 
     @property
     def num_coefficients(self) -> int:
@@ -53,8 +54,8 @@ class TrainingData:
 
     @staticmethod
     def build(store: FrameStore, alignment: Alignment, cmvn: Cmvn, config: DataConfig, device: torch.device,
-              dtype: torch.dtype = torch.float32, *, unaligned: bool = False) -> TrainingData:
-        """Normalise the whole store into memory, once.
+              dtype: torch.dtype = torch.float32, *, left: int, right: int, unaligned: bool = False) -> TrainingData:
+        """Normalise the whole store into memory, once, for networks of at most `left` and `right` frames of context.
 
         Of joined stores (features.views) the alignment may be that of the first. Utterances are held out among the
         first store's; views of these are held out too, all other further material is trained on. unaligned: utterances
@@ -67,15 +68,35 @@ class TrainingData:
                             f"{len(alignment.pdf_ids)}: align this store again")
         offsets = np.asarray(store.offsets, np.int64)
         counts = np.diff(offsets)
-        margin = config.left + config.right
+        margin = left + right
         begins = np.arange(store.num_frames) + np.repeat(np.arange(len(counts)) * margin, counts)
-        rows = _padded_rows(store, cmvn, config, device, dtype)
+        rows = _padded_rows(store, cmvn, left, right, device, dtype)
         texts = [utterance.words for utterance in store.utterances]
         joined = store if isinstance(store, JoinedStores) else None
         train, heldout = _split(alignment, offsets, texts, config, str(store.directory), joined, unaligned=unaligned)
         return TrainingData(rows, torch.from_numpy(begins).to(rows.device),
                             torch.from_numpy(np.asarray(alignment.pdf_ids, np.int64)).to(device),
-                            train, heldout, config.left, config.right, alignment.num_pdfs, device, offsets, cmvn.stream)
+                            train, heldout, left, right, alignment.num_pdfs, device, offsets, cmvn.stream)
+
+    @staticmethod
+    def of_vectors(vectors: torch.Tensor, labels: torch.Tensor, train: torch.Tensor, heldout: torch.Tensor,
+                   num_classes: int, device: torch.device, dtype: torch.dtype = torch.float32, *,
+                   image: tuple[int, int] | None = None) -> TrainingData:
+        """Vectors (N, D), normalised already, as frames without context, each an utterance of its own.
+
+        labels (N,): classes, -1 where not known. train and heldout: indices among the N. image: height and width where
+        the vectors are images, 0 their background. Raises UserError where there is nothing to train on, ValueError
+        where the parts do not belong together.
+        """
+        count, size = vectors.shape
+        if len(labels) != count or (image is not None and image[0] * image[1] != size):
+            raise ValueError(f"{count} vectors of {size} with {len(labels)} labels and images of {image} pixels")
+        if not len(train):
+            raise UserError("no vector to train on: check which ones are chosen")
+        rows = vectors.to(home_for(count * size * dtype.itemsize, device), dtype)
+        return TrainingData(rows, torch.arange(count, device=rows.device), labels.long().to(device),
+                            train.long().cpu().sort().values, heldout.long().cpu().sort().values, 0, 0, num_classes,
+                            device, np.arange(count + 1), image=image)
 
     def windows(self, frames: torch.Tensor, left: int, right: int, dtype: torch.dtype | None = None) -> torch.Tensor:
         """Windows (batch, left + 1 + right, coefficients) of frames int64 (batch,), on `device`.
@@ -113,10 +134,10 @@ class TrainingData:
         return torch.bincount(pdf_ids[pdf_ids >= 0], minlength=self.num_pdfs)
 
 
-def _padded_rows(store: FrameStore, cmvn: Cmvn, config: DataConfig, device: torch.device,
+def _padded_rows(store: FrameStore, cmvn: Cmvn, left: int, right: int, device: torch.device,
                  dtype: torch.dtype) -> torch.Tensor:
     utterances = len(store.offsets) - 1
-    size = store.num_frames + utterances * (config.left + config.right)
+    size = store.num_frames + utterances * (left + right)
     coefficients = cmvn.apply(store.features(0, device)).shape[1] if utterances else store.num_coefficients
     home = home_for(size * coefficients * dtype.itemsize, device)
     rows = torch.empty(size, coefficients, dtype=dtype, device=home)
@@ -125,11 +146,11 @@ def _padded_rows(store: FrameStore, cmvn: Cmvn, config: DataConfig, device: torc
         frames = cmvn.apply(store.features(index, device)).to(home)  # (T, coefficients)
         if not len(frames):
             raise UserError(f"{store.directory}: utterance {store.utterances[index].id} has no frames: remove it")
-        end = at + config.left + len(frames)
-        rows[at:at + config.left] = frames[0]
-        rows[at + config.left:end] = frames
-        rows[end:end + config.right] = frames[-1]
-        at = end + config.right
+        end = at + left + len(frames)
+        rows[at:at + left] = frames[0]
+        rows[at + left:end] = frames
+        rows[end:end + right] = frames[-1]
+        at = end + right
     return rows
 
 

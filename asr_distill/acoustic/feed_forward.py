@@ -19,6 +19,7 @@ class FeedForward(Network):
         super().__init__()
         self.left, self.right, self.stride = config.left, config.right, 1
         self.num_coefficients, self.num_pdfs = num_coefficients, num_pdfs
+        self.input_dropout = Dropout(config.input_dropout)
         size = (config.left + 1 + config.right) * num_coefficients
         layers: list[nn.Module] = []
         for _ in range(config.layers):
@@ -48,4 +49,5 @@ class FeedForward(Network):
             # (batch, n, coefficients, length), a view
             windows = windows.unfold(1, length, 1).transpose(2, 3).flatten(0, 1)
         spliced = windows.flatten(1)  # (batch * n, length * coefficients)
-        return self.output(self.hidden(spliced if rows is None else spliced.index_select(0, rows)))
+        inputs = self.input_dropout(spliced if rows is None else spliced.index_select(0, rows))
+        return self.output(self.hidden(inputs))

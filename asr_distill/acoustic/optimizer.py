@@ -95,6 +95,16 @@ class MasterOptimizer:
         return [pieces[id(parameter)] for parameter in self.parameters]
 
 
+def limit_norms(weight: torch.Tensor, most: float, axis: int = 0) -> None:
+    """Shorten, in place, the incoming weights of each unit (all but dimension `axis`) to at most `most`.
+
+    Hinton et al. 2012, "Improving neural networks by preventing co-adaptation of feature detectors".
+    """
+    others = tuple(dim for dim in range(weight.ndim) if dim != axis)
+    length = torch.linalg.vector_norm(weight, dim=others, keepdim=True)
+    weight.mul_((most / length.clamp(min=1e-12)).clamp(max=1.0))
+
+
 class _Flat:
     """Some parameters side by side: master and gradient in float32, and what the network computes with."""
 

@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from asr_distill.acoustic.augment import spec_augment
+from asr_distill.acoustic.augment import shift_images, spec_augment
 from asr_distill.acoustic.average import WeightAverage
 from asr_distill.acoustic.base import Network
 from asr_distill.acoustic.checkpoint import TrainerState, save_state, write_tensors
 from asr_distill.acoustic.config import TrainerConfig
 from asr_distill.acoustic.data import TrainingData
-from asr_distill.acoustic.optimizer import MasterOptimizer
+from asr_distill.acoustic.optimizer import MasterOptimizer, limit_norms
 from asr_distill.acoustic.precision import choose_precision, synchronise
 from asr_distill.acoustic.sampling import sampler_for
 from asr_distill.acoustic.schedule import learning_rate, newbob_scale
-from asr_distill.acoustic.spliced import semi_orthogonalise
+from asr_distill.acoustic.spliced import SplicedLinear, semi_orthogonalise
 from asr_distill.acoustic.targets import Targets
 from asr_distill.errors import UserError
 from asr_distill.files import write_json
@@ -56,6 +56,11 @@ class TrainingRun:
         if config.augment.mel_masks and data.stream != "raw":
             raise UserError(f"{label}: augment.mel_masks needs log-mel features, not the {data.stream} ones: "
                             "set it to 0")
+        if config.augment.shift and data.image is None:
+            raise UserError(f"{label}: augment.shift is for images, not for frames: set it to 0")
+        self.affine: list[nn.Parameter] = [  # what max_norm holds for
+            module.weight for module in network.modules()
+            if isinstance(module, (nn.Linear, nn.Conv2d, SplicedLinear))]
         self.semi_orthogonal = list(network.semi_orthogonal())
         self.dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in network.modules())
         self.accuracy = math.nan  # of the last batch looked at
@@ -116,15 +121,14 @@ class TrainingRun:
         batch = self.sampler.batch(state.update)
         if self.dropout:
             torch.manual_seed(int(np.random.SeedSequence((self.seed, 1, state.update)).generate_state(1)[0]))
-        windows = batch.windows
-        if self.augment:
-            windows = spec_augment(windows, self.config.augment, np.random.default_rng((self.seed, 2, state.update)))
-        logits = self.network(windows, batch.rows)  # (frames, pdfs)
+        logits = self.network(self._augmented(batch.windows), batch.rows)  # (frames, pdfs)
         loss = self.targets.loss(logits, batch.frames)
         loss.backward()
         self.optimizer.step(self._rate())
         if self.semi_orthogonal and state.update % CONSTRAINT_UPDATES == 0:
             self.optimizer.constrain(self.semi_orthogonal, semi_orthogonalise)
+        if self.config.max_norm:
+            self.optimizer.constrain(self.affine, self._limit_norms)
         self.loss_sum += loss.detach()
         state.update += 1
         if self.average:
@@ -133,6 +137,20 @@ class TrainingRun:
         if state.update % LOOK_UPDATES == 0 or state.update == 1:
             self.loss = float(loss.detach())
             self.accuracy = float((logits.argmax(1) == self.data.pdf_ids[batch.frames]).float().mean())
+
+    def _augmented(self, windows: torch.Tensor) -> torch.Tensor:
+        """windows (samples, frames, coefficients), as this update is to see them."""
+        config, update = self.config.augment, self.state.update
+        if self.augment:
+            windows = spec_augment(windows, config, np.random.default_rng((self.seed, 2, update)))
+        if config.shift and self.data.image:
+            images = windows.view(-1, *self.data.image)
+            windows = shift_images(images, config.shift, np.random.default_rng((self.seed, 3, update))).view_as(windows)
+        return windows
+
+    def _limit_norms(self, weight: torch.Tensor) -> None:
+        """Units are the last but one dimension of matrices by offset (SplicedLinear), else the first."""
+        limit_norms(weight, self.config.max_norm, axis=1 if weight.ndim == 3 else 0)
 
     def _rate(self) -> float:
         return learning_rate(self.config, self.state.update, self.total, self.state.newbob_scale)

@@ -87,7 +87,7 @@ def data_of(tmp_path: Path | None = None) -> tuple[TrainingData, FrameStore, Cmv
         AdaptedFrames.write(tmp_path, adapted)
         store.adapted = AdaptedFrames(tmp_path, store.num_frames)
         cmvn = Cmvn("global", store.adapted.stats, stream="adapted")
-    data = TrainingData.build(store, alignment, cmvn, DataConfig(heldout_fraction=0.2, left=2, right=1), CPU)
+    data = TrainingData.build(store, alignment, cmvn, DataConfig(heldout_fraction=0.2), CPU, left=2, right=1)
     return data, store, cmvn
 
 

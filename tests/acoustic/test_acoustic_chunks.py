@@ -28,7 +28,7 @@ def data() -> TrainingData:
     pdf_ids = alignment.pdf_ids.copy()
     pdf_ids[::11] = -1
     return TrainingData.build(store, dataclasses.replace(alignment, pdf_ids=pdf_ids), cmvn,
-                              DataConfig(heldout_fraction=0.25, left=1, right=0), CPU)
+                              DataConfig(heldout_fraction=0.25), CPU, left=1, right=0)
 
 
 @pytest.fixture(scope="module")

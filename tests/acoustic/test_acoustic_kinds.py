@@ -94,7 +94,7 @@ def test_every_weight_has_a_gradient(kind: str) -> None:
                          [pytest.param(kind, "bfloat16", marks=pytest.mark.slow) for kind in KINDS])
 def test_learns(kind: str, precision: str, tmp_path: Path) -> None:
     store, alignment, cmvn = synthetic(utterances=16, unaligned=(3,))
-    data = TrainingData.build(store, alignment, cmvn, DataConfig(heldout_fraction=0.2, left=0, right=0), CPU)
+    data = TrainingData.build(store, alignment, cmvn, DataConfig(heldout_fraction=0.2), CPU, left=0, right=0)
     network = build_network(KINDS[kind], data.num_coefficients, data.num_pdfs)
     config = TrainerConfig(batch=96, chunk=12, epochs=20, warmup_updates=5, learning_rate=1e-2, tensorboard=False,
                            precision=precision)  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ CONFIG = TrainerConfig(batch=64, epochs=12, warmup_updates=5, learning_rate=5e-3
 @pytest.fixture(scope="module")
 def data() -> TrainingData:
     store, alignment, cmvn = synthetic()
-    return TrainingData.build(store, alignment, cmvn, DataConfig(heldout_fraction=0.2, left=3, right=1), CPU)
+    return TrainingData.build(store, alignment, cmvn, DataConfig(heldout_fraction=0.2), CPU, left=3, right=1)
 
 
 def run(data: TrainingData, work: Path, config: TrainerConfig = CONFIG, *, seed: int = 0, shape: NetworkConfig = SHAPE,
@@ -83,7 +83,7 @@ sys.path.insert(0, {here!r})
 from test_acoustic_trainer import *
 torch.set_num_threads(1)
 store, alignment, cmvn = synthetic()
-data = TrainingData.build(store, alignment, cmvn, DataConfig(heldout_fraction=0.2, left=3, right=1), CPU)
+data = TrainingData.build(store, alignment, cmvn, DataConfig(heldout_fraction=0.2), CPU, left=3, right=1)
 class Slow(HardTargets):
     def loss(self, logits, frames):
         time.sleep(0.02)
@@ -182,7 +182,7 @@ def test_early_stopping_and_newbob(data: TrainingData, tmp_path: Path) -> None:
 
 def test_max_updates_and_no_heldout_frames(tmp_path: Path) -> None:
     store, alignment, cmvn = synthetic(utterances=3)
-    data = TrainingData.build(store, alignment, cmvn, DataConfig(heldout_fraction=0, left=3, right=1), CPU)
+    data = TrainingData.build(store, alignment, cmvn, DataConfig(heldout_fraction=0), CPU, left=3, right=1)
     result = run(data, tmp_path, replace(CONFIG, max_updates=17, batch=10_000))
     assert (result.updates, result.best_update) == (17, 17)
     assert math.isnan(result.accuracy)

@@ -26,7 +26,8 @@ from asr_distill.features.views import JoinedStores, StoreViews
 from asr_distill.hmm.align import Alignment
 
 CPU = torch.device("cpu")
-CONFIG = DataConfig(heldout_fraction=0.25, left=3, right=2)
+CONFIG = DataConfig(heldout_fraction=0.25)
+CONTEXT = {"left": 3, "right": 2}
 
 
 def renamed(store: FrameStore, prefix: str, *, words: bool = True) -> FrameStore:
@@ -48,14 +49,14 @@ def owners(frames: torch.Tensor, store: FrameStore) -> set[int]:
 def test_views_are_split_as_the_first_store_is() -> None:
     store, alignment, cmvn = synthetic(unaligned=(4,))
     views = StoreViews([store, louder()])
-    plain = TrainingData.build(store, alignment, cmvn, CONFIG, CPU)
-    data = TrainingData.build(views, alignment, cmvn, CONFIG, CPU)
+    plain = TrainingData.build(store, alignment, cmvn, CONFIG, CPU, **CONTEXT)
+    data = TrainingData.build(views, alignment, cmvn, CONFIG, CPU, **CONTEXT)
     count, utterances = store.num_frames, len(store.utterances)
     assert data.num_frames == 2 * count and data.offsets.tolist() == views.offsets.tolist()
     for both, one in ((data.train, plain.train), (data.heldout, plain.heldout)):
         assert both.tolist() == [*one.tolist(), *(one + count).tolist()]
     assert data.pdf_ids.tolist() == 2 * alignment.pdf_ids.tolist()
-    third = TrainingData.build(views, alignment, cmvn, replace(CONFIG, train_fraction=0.3), CPU)
+    third = TrainingData.build(views, alignment, cmvn, replace(CONFIG, train_fraction=0.3), CPU, **CONTEXT)
     used = owners(third.train, views)
     assert used == used | {index % utterances + utterances for index in used} and len(used) < utterances
     assert torch.equal(third.heldout, data.heldout)
@@ -70,12 +71,12 @@ def test_joined_audio_is_trained_on_and_never_held_out() -> None:
     other, theirs, _ = synthetic(utterances=5, seed=1)
     spoken_too = {store.utterances[i].words for i in (0, 1, 2, 3, 4)}  # the other store's texts are WORD0 to WORD4
     joined = JoinedStores([store, renamed(other, "x-")])
-    plain = TrainingData.build(store, alignment, cmvn, CONFIG, CPU)
+    plain = TrainingData.build(store, alignment, cmvn, CONFIG, CPU, **CONTEXT)
     whole = Alignment(np.concatenate([alignment.pdf_ids, theirs.pdf_ids]),
                       np.concatenate([alignment.phone_ids, theirs.phone_ids]),
                       np.concatenate([alignment.states, theirs.states]),
                       np.concatenate([alignment.aligned, theirs.aligned]), alignment.num_pdfs)
-    data = TrainingData.build(joined, whole, cmvn, CONFIG, CPU)
+    data = TrainingData.build(joined, whole, cmvn, CONFIG, CPU, **CONTEXT)
     assert torch.equal(data.heldout, plain.heldout)
     held = {store.utterances[i].words for i in owners(plain.heldout, store)}
     assert held & spoken_too  # else the test shows nothing
@@ -87,9 +88,9 @@ def test_untranscribed_audio_is_trained_on_where_asked_for() -> None:
     store, alignment, cmvn = synthetic(unaligned=(2, 7))
     other, _, _ = synthetic(utterances=4, seed=1)
     joined = JoinedStores([store, renamed(other, "x-", words=False)])
-    plain = TrainingData.build(store, alignment, cmvn, CONFIG, CPU)
+    plain = TrainingData.build(store, alignment, cmvn, CONFIG, CPU, **CONTEXT)
     for unaligned in (False, True):
-        data = TrainingData.build(joined, alignment, cmvn, CONFIG, CPU, unaligned=unaligned)
+        data = TrainingData.build(joined, alignment, cmvn, CONFIG, CPU, unaligned=unaligned, **CONTEXT)
         assert torch.equal(data.heldout, plain.heldout)
         expected = owners(plain.train, store) | ({2, 7, 12, 13, 14, 15} if unaligned else set())
         assert owners(data.train, joined) == expected
@@ -98,16 +99,16 @@ def test_untranscribed_audio_is_trained_on_where_asked_for() -> None:
     assert (data.pdf_ids[store.num_frames:] == -1).all()
     network = build_network(KINDS["tdnn"], 6, 8).eval()
     assert train_accuracy(network, data, 12) == train_accuracy(network, plain, 12)  # of what has senones
-    alone = TrainingData.build(store, alignment, cmvn, CONFIG, CPU, unaligned=True)
+    alone = TrainingData.build(store, alignment, cmvn, CONFIG, CPU, unaligned=True, **CONTEXT)
     assert owners(alone.train, store) == owners(plain.train, store) | {2, 7}
 
 
 def test_an_unaligned_copy_of_a_heldout_text_is_not_trained_on() -> None:
     store, alignment, cmvn = synthetic()
-    held = min(owners(TrainingData.build(store, alignment, cmvn, CONFIG, CPU).heldout, store))
+    held = min(owners(TrainingData.build(store, alignment, cmvn, CONFIG, CPU, **CONTEXT).heldout, store))
     other, _, _ = synthetic(utterances=12, seed=1)
     joined = JoinedStores([store, renamed(other, "sp0.9-")])
-    data = TrainingData.build(joined, alignment, cmvn, CONFIG, CPU, unaligned=True)
+    data = TrainingData.build(joined, alignment, cmvn, CONFIG, CPU, unaligned=True, **CONTEXT)
     assert held + 12 not in owners(data.train, joined)
     assert len(owners(data.train, joined)) == 2 * len(owners(data.train, store) - set(range(12, 24)))
 
@@ -135,7 +136,7 @@ def test_alignments_of_something_else_are_named() -> None:
     store, _, cmvn = synthetic(utterances=3)
     _, other, _ = synthetic(utterances=4)
     with pytest.raises(UserError, match="align this store again"):
-        TrainingData.build(StoreViews([store, store]), other, cmvn, CONFIG, CPU)
+        TrainingData.build(StoreViews([store, store]), other, cmvn, CONFIG, CPU, **CONTEXT)
 
 
 def test_a_student_learns_from_soft_targets_of_unaligned_views(tmp_path: Path) -> None:
@@ -144,7 +145,8 @@ def test_a_student_learns_from_soft_targets_of_unaligned_views(tmp_path: Path) -
     noisy, _, _ = synthetic(utterances=24, noise=1.3)
     _, alignment, _ = synthetic(utterances=24, unaligned=tuple(range(6, 24)))
     views = StoreViews([store, noisy])
-    data = TrainingData.build(views, alignment, cmvn, replace(CONFIG, heldout_fraction=0.5), CPU, unaligned=True)
+    config = replace(CONFIG, heldout_fraction=0.5)
+    data = TrainingData.build(views, alignment, cmvn, config, CPU, unaligned=True, **CONTEXT)
     posteriors = np.full((store.num_frames, 8), 0.02, np.float16)
     posteriors[np.arange(store.num_frames), truth.pdf_ids] = 0.86
     ids = np.argsort(-posteriors, 1)[views.rows].astype(np.uint16)

@@ -43,8 +43,8 @@ def confusable(utterances: int, seed: int, *, frames: int = 60, coefficients: in
 
 def training_data(store: FrameStore, alignment: Alignment, context: int = 0) -> tuple[TrainingData, Cmvn]:
     cmvn = Cmvn("global", store.total_stats)
-    config = DataConfig(heldout_fraction=0.1, left=context, right=context)
-    return TrainingData.build(store, alignment, cmvn, config, CPU), cmvn
+    config = DataConfig(heldout_fraction=0.1)
+    return TrainingData.build(store, alignment, cmvn, config, CPU, left=context, right=context), cmvn
 
 
 def generalist(data: TrainingData, cmvn: Cmvn, out: Path, *, width: int = 6, updates: int = 300) -> AcousticModel:

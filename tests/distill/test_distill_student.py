@@ -24,7 +24,8 @@ from asr_distill.features.cmvn import Cmvn
 
 CPU = torch.device("cpu")
 PDFS, NOISE = 24, 2.5
-SPLIT = DataConfig(heldout_fraction=0.1, left=3, right=3)
+SPLIT = DataConfig(heldout_fraction=0.1)
+CONTEXT = {"left": 3, "right": 3}
 CONFIG = TrainerConfig(batch=128, warmup_updates=20, learning_rate=3e-3, precision="float32", max_updates=300,
                        evaluate_updates=300, tensorboard=False)  # the last weights: no help from early stopping
 
@@ -41,8 +42,8 @@ def test_soft_targets_beat_hard_ones_on_few_labels(tmp_path: Path, temperature: 
     """Paper, section 6: on little data hard targets overfit; an ensemble of much data passes on what it saw."""
     store, alignment, cmvn = synthetic(utterances=60, pdfs=PDFS, noise=NOISE, seed=1)
     test_store, test_alignment, _ = synthetic(utterances=20, pdfs=PDFS, noise=NOISE, seed=2)
-    much = TrainingData.build(store, alignment, cmvn, SPLIT, CPU)
-    few = TrainingData.build(store, alignment, cmvn, replace(SPLIT, train_fraction=0.1), CPU)
+    much = TrainingData.build(store, alignment, cmvn, SPLIT, CPU, **CONTEXT)
+    few = TrainingData.build(store, alignment, cmvn, replace(SPLIT, train_fraction=0.1), CPU, **CONTEXT)
     wide, small = NetworkConfig(layers=1, width=64, left=3, right=3), NetworkConfig(layers=1, width=24, left=3, right=3)
     hard = HardTargets(much.pdf_ids)
     teachers = Ensemble([trained(much, cmvn, hard, wide, seed, tmp_path / f"teacher{seed}") for seed in range(2)])
@@ -60,7 +61,7 @@ def test_soft_targets_beat_hard_ones_on_few_labels(tmp_path: Path, temperature: 
 def test_student_of_the_teachers_shape_reaches_the_teacher(tmp_path: Path) -> None:
     """Soft targets alone, no label: the student's posteriors go to those of a teacher that it could equal."""
     store, alignment, cmvn = synthetic(utterances=30, pdfs=PDFS, noise=1.0, seed=1)
-    data = TrainingData.build(store, alignment, cmvn, SPLIT, CPU)
+    data = TrainingData.build(store, alignment, cmvn, SPLIT, CPU, **CONTEXT)
     shape = NetworkConfig(layers=1, width=48, left=3, right=3)
     teacher = trained(data, cmvn, HardTargets(data.pdf_ids), shape, 0, tmp_path / "teacher")
     write_soft_targets(Ensemble([teacher]), store, tmp_path / "soft", SoftTargetConfig(temperature=2, top_k=0), CPU)

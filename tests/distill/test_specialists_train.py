@@ -38,7 +38,7 @@ def data() -> TrainingData:
     pdf_ids = alignment.pdf_ids.copy()
     pdf_ids[::11] = -1
     return TrainingData.build(store, dataclasses.replace(alignment, pdf_ids=pdf_ids), cmvn,
-                              DataConfig(heldout_fraction=0.2, left=4, right=4), CPU)
+                              DataConfig(heldout_fraction=0.2), CPU, left=4, right=4)
 
 
 def random_model(kind: str = "feed_forward", seed: int = 0) -> AcousticModel:
@@ -153,7 +153,7 @@ def test_corrected_posteriors_are_the_true_ones(tmp_path: Path) -> None:
     zeros = np.zeros(40_000, np.int16)
     alignment = Alignment(labels, zeros, zeros.astype(np.int8), np.ones(40, bool), 6)
     cmvn = Cmvn("global", store.total_stats)
-    data = TrainingData.build(store, alignment, cmvn, DataConfig(heldout_fraction=0, left=0, right=0), CPU)
+    data = TrainingData.build(store, alignment, cmvn, DataConfig(heldout_fraction=0), CPU, left=0, right=0)
     shape = NetworkConfig(layers=0, left=0, right=0)
     model = AcousticModel(build_network(shape, 4, 6).eval(), cmvn, torch.full((6,), -math.log(6)), shape)
     clusters = ClusterResult(((1, 4),), 6, {})
