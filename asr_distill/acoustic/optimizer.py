@@ -58,7 +58,7 @@ class MasterOptimizer:
         for flat in self.groups:
             flat.publish()
 
-    def constrain(self, parameters: Sequence[nn.Parameter], change: Callable[[torch.Tensor], None]) -> None:
+    def constrain(self, parameters: Sequence[torch.Tensor], change: Callable[[torch.Tensor], None]) -> None:
         """Let `change` alter the float32 masters of some parameters in place; the network follows."""
         wanted = {id(parameter) for parameter in parameters}
         for flat in self.groups:

@@ -58,7 +58,7 @@ class TrainingRun:
                             "set it to 0")
         if config.augment.shift and data.image is None:
             raise UserError(f"{label}: augment.shift is for images, not for frames: set it to 0")
-        self.affine: list[nn.Parameter] = [  # what max_norm holds for
+        self.affine: list[torch.Tensor] = [  # what max_norm holds for
             module.weight for module in network.modules()
             if isinstance(module, (nn.Linear, nn.Conv2d, SplicedLinear))]
         self.semi_orthogonal = list(network.semi_orthogonal())
