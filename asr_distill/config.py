@@ -40,7 +40,7 @@ def load_settings(cls: type[Settings], files: Iterable[Path] = (), overrides: Se
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for file in files:
-        tree = _read_yaml(file)
+        tree = read_tree(file)
         _merge(merged, tree, cls)
         _note_origin(origin, tree, str(file))
     for override in overrides:
@@ -163,7 +163,8 @@ def _parsed(text: str) -> Any:
         return text
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_tree(file: Path) -> dict[str, Any]:
+    """A YAML file as plain data. Raises UserError where it is missing or no mapping."""
     try:
         tree = yaml.safe_load(read_text(file))
     except yaml.YAMLError as error:

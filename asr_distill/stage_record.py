@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ class Ingredients:
     inputs: dict[str, str]  # earlier stage -> its digest
     sections: tuple[str, ...] = ()  # what the stage declares, as dotted keys
     no_matter: frozenset[str] = frozenset()  # settings that change no result, or came later and are at their default
+    fields: frozenset[str] = frozenset()  # all settings that there are in these sections
 
     def record(self) -> dict[str, Any]:
         """As JSON gives it back: what is digested, and kept in stage.json."""
@@ -39,7 +41,8 @@ class Ingredients:
     def changes_since(self, old: Mapping[str, Any]) -> dict[str, str]:
         """What differs from an older record: dotted key (or stage, or "revision") -> the change in words.
 
-        Settings of that record which the stage no longer declares, or which are known to change no result, are none.
+        Settings of that record which the stage no longer declares, which there are no longer, or which are known to
+        change no result, are none: whoever takes a setting away that a result depended on raises the stage's revision.
         """
         changes, new = {}, self.record()
         if old.get("revision") != self.revision:
@@ -54,7 +57,13 @@ class Ingredients:
         return changes
 
     def _matters(self, key: str) -> bool:
-        return key not in self.no_matter and any(within(key, section) for section in self.sections)
+        if key in self.no_matter or not any(within(key, section) for section in self.sections):
+            return False
+        groups = {field.rpartition(".")[0] for field in self.fields}  # whose members are fields, not names of a mapping
+        parts = key.split(".")
+        above = [".".join(parts[:count]) for count in range(1, len(parts) + 1)]
+        return not any(group in groups and member not in self.fields
+                       for group, member in itertools.pairwise(above))
 
 
 def within(key: str, section: str) -> bool:
@@ -69,9 +78,11 @@ def gather(settings: Any, sections: tuple[str, ...], inputs: dict[str, str], rev
     """
     plain: dict[str, Any] = {}
     files: dict[str, str] = {}
-    no_matter = set()
+    no_matter, fields = set(), set()
     for section in sections:
-        for key, value, matters in _leaves(getattr(settings, section.partition(".")[0]), section.partition(".")[0]):
+        top = section.partition(".")[0]
+        fields |= set(_fields(getattr(settings, top), top))
+        for key, value, matters in _leaves(getattr(settings, top), top):
             if not within(key, section):
                 continue
             if not matters:
@@ -80,7 +91,7 @@ def gather(settings: Any, sections: tuple[str, ...], inputs: dict[str, str], rev
                 files[key] = content_digest(value, key)
             else:
                 plain[key] = value
-    return Ingredients(revision, plain, files, inputs, sections, frozenset(no_matter))
+    return Ingredients(revision, plain, files, inputs, sections, frozenset(no_matter), frozenset(fields))
 
 
 def content_digest(path: Path, setting: str) -> str:
@@ -118,6 +129,17 @@ def _leaves(value: Any, prefix: str, matters: bool = True) -> Iterator[tuple[str
         yield prefix, list(value), matters
     else:
         yield prefix, value, matters
+
+
+def _fields(value: Any, prefix: str) -> Iterator[str]:
+    """Dotted keys of all fields, groups included."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield f"{prefix}.{field.name}"
+            yield from _fields(getattr(value, field.name), f"{prefix}.{field.name}")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _fields(item, f"{prefix}.{key}")
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -285,3 +285,71 @@ def test_a_field_that_came_later_leaves_older_records_valid_until_it_is_used() -
     assert digest(Old()) == digest(New()) == digest(New({"wide": NewGroup(workers=3)}))
     assert digest(New({"wide": NewGroup(smoothing=0.1)})) != digest(Old())
     assert digest(New({"narrow": NewGroup()})) != digest(Old())
+
+
+def test_what_a_stage_no_longer_declares_or_there_is_no_longer_changes_nothing(tmp_path: Path) -> None:
+    """An older record holds more than today's stage asks for; a name that left a mapping is a change all the same."""
+    @dataclass(frozen=True)
+    class Group:
+        size: int = 1
+        old: int = 2
+
+    @dataclass(frozen=True)
+    class Section:
+        names: dict[str, object] = field(default_factory=lambda: {"a": Group(), "b": Group()})
+        steps: int = 3
+        used: int = 4
+        workers: int = field(default=0, metadata=NO_RESULT)
+
+    @dataclass(frozen=True)
+    class Slim:
+        size: int = 1
+
+    @dataclass(frozen=True)
+    class All:
+        section: object = Section()
+
+    old = gather(All(), ("section",), {}, 1).record()
+    assert gather(All(), ("section",), {}, 1).changes_since(old) == {}
+    old["settings"]["section.workers"] = 7  # from when it was recorded
+    narrow = gather(All(), ("section.used", "section.names"), {}, 1)
+    assert narrow.changes_since(old | {"settings": old["settings"] | {"section.steps": 9}}) == {}
+    assert set(narrow.changes_since(old | {"settings": old["settings"] | {"section.used": 9}})) == {"section.used"}
+    # `old` is no setting of a group any more; group b is gone
+    slim = gather(All(Section(names={"a": Slim(), "b": Slim()})), ("section",), {}, 1)
+    assert slim.changes_since(old) == {}
+    fewer = gather(All(Section(names={"a": Slim()})), ("section",), {}, 1)
+    assert set(fewer.changes_since(old)) == {"section.names.b.size", "section.names.b.old"}
+    # groups as one value, as records once held them
+    nested = {key: value for key, value in old["settings"].items() if not key.startswith("section.names")}
+    nested["section.names"] = {"a": {"size": 1, "old": 2}, "b": {"size": 1, "old": 2}}
+    assert slim.changes_since(old | {"settings": nested}) == {}
+
+
+def test_only_the_declared_part_of_a_section_can_be_read(tmp_path: Path) -> None:
+    @stage(settings=["data.size"])
+    def part(run: StageRun) -> dict:
+        """Read a part."""
+        assert run.settings.data.size == 3
+        return {"workers": run.settings.data.workers}
+
+    with pytest.raises(AttributeError, match=r"part does not declare that it uses the settings 'data\.workers'"):
+        _recipe(part).run(_settings(), tmp_path, CPU)
+
+
+def test_a_linked_stage_is_done_and_stays_as_it_is(tmp_path: Path) -> None:
+    """Nothing is written or deleted through the link, whatever changes."""
+    elsewhere, exp = tmp_path / "elsewhere", tmp_path / "exp"
+    _recipe().run(_settings(), elsewhere, CPU)
+    exp.mkdir()
+    for name in ("01_corpus", "02_teach"):
+        (exp / name).symlink_to(Path("../elsewhere") / name, target_is_directory=True)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in elsewhere.rglob("*") if path.is_file()}
+    _recipe().run(_settings(), exp, CPU)
+    assert (exp / "02_teach").is_symlink() and (exp / "03_report").is_dir() and not (exp / "03_report").is_symlink()
+    _recipe().run(_settings("train.epochs=2"), exp, CPU)
+    _recipe().run(_settings("train.epochs=2"), exp, CPU, first=1, last=1, force=True)
+    assert not (exp / "02_teach").is_symlink() and not (exp / "01_corpus").is_symlink()
+    assert sorted(path.name for path in exp.iterdir()) == [".lock", "01_corpus", "02_teach", "03_report"]
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in elsewhere.rglob("*")
+            if path.is_file()} == before

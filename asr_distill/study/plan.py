@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asr_distill.config import to_dict
+from asr_distill.config import read_tree, to_dict
 from asr_distill.errors import UserError
 from asr_distill.stage import Stage, changes_of, digest_of
 from asr_distill.stage_record import Ingredients, gather, within
@@ -132,8 +132,8 @@ class _Planner:
 
 
 def _changed_keys(study: Study) -> set[str]:
-    """Dotted keys that the study file sets: in `set`, in the grid (not on the command line, nor in settings files)."""
-    changes = [study.config.set, *(point.changes for point in study.points)]
+    """Dotted keys that the study file sets, in `conf`, `set` or the grid (what the command line says is the base's)."""
+    changes = [study.config.set, *(point.changes for point in study.points), *map(read_tree, study.config.conf)]
     return {leaf for tree in changes for key, value in tree.items() for leaf in _flat_keys(key, value)}
 
 
