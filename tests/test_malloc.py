@@ -33,4 +33,7 @@ def page_faults(which: str) -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_a_freed_tensors_memory_is_used_again() -> None:
-    assert page_faults("ours") < 0.1 * page_faults("plain")
+    plain = page_faults("plain")
+    if not plain:
+        pytest.skip("this kernel counts no page faults (gVisor)")
+    assert page_faults("ours") < 0.1 * plain
