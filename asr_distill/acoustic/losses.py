@@ -65,9 +65,15 @@ def softmax_(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def cross_entropy_rows(pdf_ids: torch.Tensor) -> RowLoss:
     """-log softmax(logits)[pdf] in nats; pdf_ids int64 (batch,)."""
     def loss(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        at = pdf_ids[rows].unsqueeze(1)
-        score = logits.gather(1, at)
-        gradient, normaliser = softmax_(logits)
-        gradient.scatter_add_(1, at, gradient.new_full((), -1.0).expand(at.shape))
-        return (normaliser - score).sum(), gradient
+        values, gradient = cross_entropy_(logits, pdf_ids[rows])
+        return values.sum(), gradient
     return loss
+
+
+def cross_entropy_(logits: torch.Tensor, pdf_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """-log softmax(logits)[pdf] of each row, (rows,), and in place of logits (rows, pdfs) its gradient."""
+    at = pdf_ids.unsqueeze(1)
+    score = logits.gather(1, at)
+    gradient, normaliser = softmax_(logits)
+    gradient.scatter_add_(1, at, gradient.new_full((), -1.0).expand(at.shape))
+    return (normaliser - score).squeeze(1), gradient

@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 
-from asr_distill.acoustic.losses import RowLoss, cross_entropy_rows, mean_over_rows, softmax_
+from asr_distill.acoustic.losses import RowLoss, cross_entropy_, mean_over_rows, softmax_
 
 Remainder = Literal["lumped", "uniform"]
 
@@ -86,16 +86,20 @@ def _uniform_rows(logits: torch.Tensor, ids: torch.Tensor, target: torch.Tensor,
 
 
 def mixed_rows(soft: RowLoss, pdf_ids: torch.Tensor, hard_weight: float) -> RowLoss:
-    """The weighted mean of a soft loss and cross-entropy at T = 1 to pdf_ids int64 (batch,)."""
+    """The weighted mean of a soft loss and cross-entropy at T = 1 to pdf_ids int64 (batch,).
+
+    A frame whose pdf nobody knows (-1: untranscribed audio) has no hard loss; its soft loss weighs what others' does.
+    """
     if not hard_weight:
         return soft
-    hard = cross_entropy_rows(pdf_ids)
+    known, classes = pdf_ids >= 0, pdf_ids.clamp(min=0)
 
     def loss(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        hard_value, hard_gradient = hard(logits.clone(), rows)
+        hard_values, hard_gradient = cross_entropy_(logits.clone(), classes[rows])
         soft_value, soft_gradient = soft(logits, rows)
-        value = (soft_value + hard_weight * hard_value) / (1 + hard_weight)
-        return value, soft_gradient.add_(hard_gradient, alpha=hard_weight).div_(1 + hard_weight)
+        weight = hard_weight * known[rows].to(logits.dtype)
+        value = (soft_value + (weight * hard_values).sum()) / (1 + hard_weight)
+        return value, soft_gradient.addcmul_(hard_gradient, weight.unsqueeze(1)).div_(1 + hard_weight)
     return loss
 
 

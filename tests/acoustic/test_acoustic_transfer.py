@@ -149,10 +149,17 @@ def test_a_student_learns_from_soft_targets_of_unaligned_views(tmp_path: Path) -
     data = TrainingData.build(views, alignment, cmvn, config, CPU, unaligned=True, **CONTEXT)
     posteriors = np.full((store.num_frames, 8), 0.02, np.float16)
     posteriors[np.arange(store.num_frames), truth.pdf_ids] = 0.86
-    ids = np.argsort(-posteriors, 1)[views.rows].astype(np.uint16)
-    soft = SoftStore(ids, np.take_along_axis(posteriors[views.rows], ids.astype(int), 1),
-                     np.zeros(views.num_frames, np.float16), 1.0, 8, {})
-    targets = SoftTargets(soft, DistillConfig(hard_weight=0.0), None)
+    ids = np.argsort(-posteriors, 1).astype(np.uint16)
+    soft = SoftStore(ids, np.take_along_axis(posteriors, ids.astype(int), 1), np.zeros(store.num_frames, np.float16),
+                     1.0, 8, {})
+    targets = SoftTargets(soft, DistillConfig(hard_weight=0.5), data.pdf_ids, rows=views.rows)
+    frame = torch.tensor([views.num_frames - 1])
+    assert targets.gather(frame)[0].tolist() == ids[[-1]].tolist()
+    assert data.pdf_ids[frame] == -1 and targets.to(CPU).loss(torch.zeros(1, 8), frame) > 0
+    with pytest.raises(UserError, match="write the soft targets of this store again"):
+        SoftTargets(soft, DistillConfig(), data.pdf_ids)
+    with pytest.raises(UserError, match=f"row {views.num_frames - 1} is asked for"):
+        SoftTargets(soft, DistillConfig(), data.pdf_ids, rows=np.arange(views.num_frames))
     config = TrainerConfig(batch=96, chunk=12, epochs=12, warmup_updates=5, learning_rate=1e-2, tensorboard=False)
     result = train(build_network(KINDS["tdnn"], 6, 8), data, targets, config, seed=0, work=tmp_path, device=CPU)
     assert result.accuracy > 0.7

@@ -135,3 +135,13 @@ def test_hard_weight_needs_pdf_ids() -> None:
     logits, target, _ = case()
     with pytest.raises(ValueError, match="needs pdf_ids"):
         soft_cross_entropy(logits, target, hard_weight=0.5)
+
+
+@pytest.mark.parametrize("block", [0, 4])
+def test_frames_without_a_senone_have_no_hard_loss(block: int) -> None:
+    logits, target, pdf_ids = case(temperature=2.0)
+    known = torch.arange(BATCH) % 3 > 0
+    ours = soft_cross_entropy(logits, target, 2.0, pdf_ids=torch.where(known, pdf_ids, -1), hard_weight=0.7,
+                              block=block)
+    hard = cross_entropy(logits[known], pdf_ids[known], reduction="sum") / BATCH
+    assert_equal_with_gradient(ours, (plain_soft(logits, target, 2.0) + 0.7 * hard) / 1.7, logits)
