@@ -122,13 +122,21 @@ def load_teachers(directory: Path, device: torch.device) -> list[AcousticModel]:
 
 
 def load_ensemble(run: StageRun) -> Ensemble:
-    """The teachers that the student learns from (the first settings.distill.store.teachers of them) as one model."""
-    store, teachers = run.settings.distill.store, load_teachers(run.input("teachers"), run.device)
-    chosen = teachers[:store.teachers or None]
-    if len(chosen) < store.teachers or (store.weights and len(store.weights) != len(chosen)):
-        raise UserError(f"distill.store asks for {store.teachers or len(chosen)} teachers with {len(store.weights)} "
-                        f"weights, but {len(teachers)} were trained")
-    return Ensemble(chosen, store.mean, store.weights)
+    """The teachers that the student learns from (settings.distill.store.teachers or .chosen) as one model."""
+    store, names = run.settings.distill.store, teacher_names(run)
+    if store.weights and len(store.weights) != len(names):
+        raise UserError(f"distill.store.weights: {len(store.weights)} weights for {len(names)} teachers")
+    teachers = [AcousticModel.load(run.input("teachers") / name, run.device) for name in names]
+    return Ensemble(teachers, store.mean, store.weights)
+
+
+def teacher_names(run: StageRun) -> list[str]:
+    """Of the teachers that the student learns from, in their order. Raises UserError where there is none such."""
+    store, trained = run.settings.distill.store, len(run.figures("teachers"))
+    numbers = store.chosen or range(1, (store.teachers or trained) + 1)
+    if missing := [number for number in numbers if number > trained]:
+        raise UserError(f"distill.store asks for teacher {missing[0]}, but {trained} were trained")
+    return [f"teacher{number}" for number in numbers]
 
 
 def _number(path: Path) -> int:
@@ -188,7 +196,7 @@ def ensemble_system(run: StageRun) -> Iterator[Candidate]:
     """The teachers that the student learns from, as one."""
     if "ensemble" in run.settings.decode.systems:
         trained = run.figures("teachers")
-        names = list(trained)[:run.settings.distill.store.teachers or None]
+        names = teacher_names(run)
         yield Candidate("ensemble", "ensemble", lambda: load_ensemble(run),
                         sum(trained[name]["parameters"] for name in names),
                         sum(model_bytes(run.input("teachers") / name) for name in names),

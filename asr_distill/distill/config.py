@@ -20,6 +20,7 @@ class SoftTargetConfig:
     shard_frames: int = field(default=100_000, metadata=NO_RESULT)  # written at once: what a kill can lose
     weights: tuple[float, ...] = field(default=(), metadata=LATER)  # relative, one a teacher; empty: equal
     teachers: int = field(default=0, metadata=LATER)  # > 0: only the first so many teachers
+    chosen: tuple[int, ...] = field(default=(), metadata=LATER)  # only the teachers of these numbers, from 1
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -29,8 +30,12 @@ class SoftTargetConfig:
                 raise ValueError(f"{name} must be >= {least}, not {getattr(self, name)}")
         if self.weights and min(self.weights) <= 0:
             raise ValueError(f"weights must be > 0, not {list(self.weights)}")
-        if self.weights and self.teachers not in (0, len(self.weights)):
-            raise ValueError(f"weights must be one for each of {self.teachers} teachers, not {len(self.weights)}")
+        if self.chosen and (self.teachers or min(self.chosen) < 1 or len(set(self.chosen)) < len(self.chosen)):
+            raise ValueError(f"chosen must be different numbers of teachers, from 1, and teachers 0 then, not "
+                             f"{list(self.chosen)} and {self.teachers}")
+        asked = len(self.chosen) or self.teachers
+        if self.weights and asked not in (0, len(self.weights)):
+            raise ValueError(f"weights must be one for each of {asked} teachers, not {len(self.weights)}")
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ from recipes.common import (
 from recipes.settings import Settings
 
 EVALUATION = ["features", "lang", "align", "large_lm", "graph", "adapt"]  # what every decoding reads
-ENSEMBLE = ["distill.store.teachers", "distill.store.weights", "distill.store.mean"]  # makes one of the teachers
+ENSEMBLE = [f"distill.store.{name}" for name in ("teachers", "chosen", "weights", "mean")]  # makes one of the teachers
 DECODED = ["decode_baseline", "decode_teachers", "decode_ensemble", "decode_student"]
 
 
