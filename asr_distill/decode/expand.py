@@ -39,9 +39,24 @@ class Chains:
     def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Per state label (index 0: epsilon): pdf + 1, and the scaled costs of staying and of leaving."""
         inputs = np.array([0, *(pdf + 1 for _, _, pdf in self.labels)], np.int32)
+        return inputs, *self.costs()
+
+    def transition_ids(self) -> tuple[np.ndarray, np.ndarray]:
+        """Per state label (index 0: epsilon), Kaldi's transition-ids of entering it (its way forward, as graphs whose
+        self-loops come after their state's arc have it) and of its self-loop; states numbered as `triples`."""
+        order = {key: number for number, key in enumerate(self.triples())}
+        place = np.array([order[key] for key in self.labels], np.int32)
+        return np.concatenate([[0], 2 * place + 2]), np.concatenate([[0], 2 * place + 1])
+
+    def triples(self) -> list[tuple[int, int, int]]:
+        """The (phone, state, pdf) in use, in the order of Kaldi's transition model."""
+        return sorted(self.labels)
+
+    def costs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Per state label (index 0: epsilon), the scaled costs of staying and of leaving."""
         logs = np.array([(0.0, 0.0), *(self.hmm.log_transitions(*key) for key in self.labels)])
         stay, leave = (-self.scale * logs).astype(np.float32).T
-        return inputs, stay, leave
+        return stay, leave
 
 
 def linked(chains: Sequence[Chain]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -114,13 +129,15 @@ def drop_disambig(graph: FstArrays, symbols: Sequence[int]) -> FstArrays:
     return FstArrays(graph.start, graph.finals, graph.offsets, ilabels, graph.olabels, weights, nextstates)
 
 
-def add_self_loops(graph: FstArrays, chains: Chains) -> FstArrays:
-    """Give every HMM state its self-loop, put transition costs on, and turn state labels into pdf + 1.
+def add_self_loops(graph: FstArrays, chains: Chains, *, transition_ids: bool = False) -> FstArrays:
+    """Give every HMM state its self-loop, put transition costs on, and turn state labels into pdf + 1 (or into Kaldi's
+    transition-ids).
 
     A self-loop stands where its state's arc ends (Kaldi's reordered form). A graph state that several HMM
     states enter, or an epsilon, gets a state of its own before it for each of them.
     """
     inputs, stay, leave = chains.tables()
+    entering, staying = chains.transition_ids() if transition_ids else (inputs, inputs)
     labels, targets = graph.ilabels, graph.nextstates
     states = graph.num_states
     emitting = labels > 0
@@ -142,7 +159,7 @@ def add_self_loops(graph: FstArrays, chains: Chains) -> FstArrays:
     return FstArrays.from_arcs(
         graph.start, np.concatenate([graph.finals, np.full(extra, np.inf, np.float32)]),
         np.concatenate([graph.sources(), place, place[apart]]),
-        np.concatenate([inputs[labels], inputs[pair_label], loops]),
+        np.concatenate([entering[labels], staying[pair_label], loops]),
         np.concatenate([graph.olabels, zeros, loops]),
         np.concatenate([graph.weights + leave[labels], stay[pair_label], loops.astype(np.float32)]),
         np.concatenate([new_targets, place, pair_target[apart].astype(np.int32)]))

@@ -45,10 +45,26 @@ def compile_hclg(lang: Lang, hmm: HmmModel, out: Path, config: GraphConfig = Gra
     Returns figures: states, arcs, bytes, seconds, peak_memory_bytes (of this process so far). Raises
     UserError where the language directory lacks G, or its phones are not those of the HMM.
     """
+    begin = time.monotonic()
+    arrays, chains = state_graph(lang, hmm, config)
+    arrays = add_self_loops(arrays, chains)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "HCLG.fst"
+    arrays.write(path)
+    write_text(out / "words.txt", (lang.directory / "words.txt").read_text(encoding="utf-8"))
+    return {"states": arrays.num_states, "arcs": arrays.num_arcs, "bytes": path.stat().st_size,
+            "seconds": time.monotonic() - begin,
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+def state_graph(lang: Lang, hmm: HmmModel, config: GraphConfig = GraphConfig()) -> tuple[FstArrays, Chains]:
+    """HCLG before its self-loops (`expand.add_self_loops` puts them on), input labels being those of the Chains.
+
+    Raises UserError as compile_hclg.
+    """
     if lang.phones != hmm.phones:
         raise UserError(f"{lang.directory}: its phones are not those of the HMM; prepare both from one lexicon")
     begin = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
     chains = Chains(hmm, config.self_loop_scale)
     arrays = _phone_graph(lang)
     _say(begin, "L o G determinized", arrays)
@@ -63,13 +79,7 @@ def compile_hclg(lang: Lang, hmm: HmmModel, out: Path, config: GraphConfig = Gra
         _say(begin, "H determinized", arrays)
         arrays = minimized(drop_disambig(arrays, chains.disambig))
     _say(begin, "H expanded", arrays)
-    arrays = add_self_loops(arrays, chains)
-    path = out / "HCLG.fst"
-    arrays.write(path)
-    write_text(out / "words.txt", (lang.directory / "words.txt").read_text(encoding="utf-8"))
-    return {"states": arrays.num_states, "arcs": arrays.num_arcs, "bytes": path.stat().st_size,
-            "seconds": time.monotonic() - begin,
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    return arrays, chains
 
 
 def _phone_graph(lang: Lang) -> FstArrays:
