@@ -4,34 +4,42 @@
     HCLG.fst, words.txt              search graph (input label = pdf + 1, output label = word id)
     lexiconp.txt, phones.txt, lang.json, hmm.json    what forced alignment needs for word times
     settings.json                    features, CMVN, search, sizes, format version
+    model.json, weights.safetensors, L_disambig.fst, G.fst    what other forms are made from (asr-distill export)
     manifest.json                    size and sha256 of every file, versions, figures at export
     README.md                        for whoever finds the directory
 """
 
 from __future__ import annotations
 
-import datetime
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asr_distill.acoustic.model import AcousticModel
 from asr_distill.config import build, to_dict
 from asr_distill.decode.decoder import SearchConfig
 from asr_distill.errors import UserError
+from asr_distill.export.manifest import (
+    AGAIN,
+    FORMAT_VERSION,
+    MANIFEST,
+    check_version,
+    read_manifest,
+    write_manifest,
+)
 from asr_distill.export.onnx import ExportableModel, export_onnx
 from asr_distill.export.onnx_model import NETWORK_FILE
-from asr_distill.export.versions import package_versions
 from asr_distill.features.fbank import FbankConfig
-from asr_distill.files import atomic_path, file_digest, read_json, write_json, write_text
+from asr_distill.files import atomic_path, read_json, write_json, write_text
 from asr_distill.hmm.model import HmmModel
 from asr_distill.lang.lang import Lang
 
-FORMAT_VERSION = 1
 GRAPH_FILE = "HCLG.fst"
 LANG_FILES = ("lexiconp.txt", "phones.txt", "words.txt", "lang.json")
-AGAIN = "export again, or copy the whole directory again"
+MODEL_FILES, GRAMMAR_FILES = ("model.json", "weights.safetensors"), ("L_disambig.fst", "G.fst")
+SOURCE_FILES = (*MODEL_FILES, *GRAMMAR_FILES)  # no part of transcribing
 
 
 @dataclass(frozen=True)
@@ -46,22 +54,18 @@ class Bundle:
     figures: dict[str, Any]
 
     @staticmethod
-    def load(directory: Path, *, check_graph: bool = True) -> Bundle:
-        """Open a directory after checking every file's size and sha256 digest.
+    def load(directory: Path, *, check_graph: bool = True, check_sources: bool = False) -> Bundle:
+        """Open a directory after checking every file's size and, of those that transcribing reads, the sha256 digest.
 
-        `check_graph` False skips the digest of the graph (the one large file), not its size. Raises UserError for
-        a missing, damaged or foreign file, or another format version.
+        `check_graph` False skips the digest of the graph (the one large file); `check_sources` True adds those of what
+        other forms are made from. Raises UserError for a missing, damaged or foreign file, or another format version.
         """
         directory = Path(directory)
-        if not directory.is_dir():
-            raise UserError(f"{directory}: no such directory; give one that the recipe's export stage wrote")
-        if not (directory / "manifest.json").is_file():
-            raise UserError(f"{directory}: no manifest.json in it: not an exported recogniser, or not all copied")
-        manifest = read_json(directory / "manifest.json")
-        _check_version(directory / "manifest.json", manifest)
-        _check_files(directory, manifest, check_graph)
+        unread = {*(() if check_graph else (GRAPH_FILE,)), *(() if check_sources else SOURCE_FILES)}
+        manifest = read_manifest(directory, digested=lambda name: name not in unread,
+                                 required=(NETWORK_FILE, GRAPH_FILE, *LANG_FILES, "hmm.json", "settings.json"))
         settings = read_json(directory / "settings.json")
-        _check_version(directory / "settings.json", settings)
+        check_version(directory / "settings.json", settings)
         try:
             return Bundle(directory, build(FbankConfig, settings["features"]), build(SearchConfig, settings["search"]),
                           settings["cmvn"], settings["num_pdfs"], manifest["figures"])
@@ -79,13 +83,21 @@ def export_bundle(model: ExportableModel, hmm: HmmModel, lang: Lang, graph_dir: 
     """
     _check_parts(model, hmm, lang, graph_dir)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "manifest.json").unlink(missing_ok=True)
+    (out / MANIFEST).unlink(missing_ok=True)
     cmvn = {"kind": model.cmvn.kind, "window": model.cmvn.window, "prior_frames": model.cmvn.prior_frames}
     export_onnx(model, out / NETWORK_FILE, {"features": to_dict(fbank_config)})
     _copy(graph_dir / GRAPH_FILE, out)
     for name in lang.alignment_files:
         _copy(lang.directory / name, out)
     hmm.save(out)
+    sources = []
+    if isinstance(model, AcousticModel):
+        model.save(out)
+        sources += MODEL_FILES
+    for name in GRAMMAR_FILES:
+        if (lang.directory / name).is_file():
+            _copy(lang.directory / name, out)
+            sources.append(name)
     write_json(out / "settings.json", {
         "format_version": FORMAT_VERSION, "features": to_dict(fbank_config), "cmvn": cmvn,
         "search": to_dict(search_config), "acoustic_scale": search_config.acoustic_scale, "beam": search_config.beam,
@@ -94,12 +106,7 @@ def export_bundle(model: ExportableModel, hmm: HmmModel, lang: Lang, graph_dir: 
     kept = dict(figures or {})
     write_text(out / "README.md", _readme(model, kept))
     names = (NETWORK_FILE, GRAPH_FILE, *lang.alignment_files, "hmm.json", "settings.json", "README.md")
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-             for path in sorted(out / name for name in names)}
-    write_json(out / "manifest.json", {
-        "format_version": FORMAT_VERSION,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "versions": package_versions(), "figures": kept, "files": files})
+    files = write_manifest(out, (*names, *sources), {"figures": kept})
     return {"bytes": sum(entry["bytes"] for entry in files.values()), "network_bytes": files[NETWORK_FILE]["bytes"],
             "graph_bytes": files[GRAPH_FILE]["bytes"], "files": len(files) + 1,
             "parameters": sum(parameter.numel() for parameter in model.network.parameters())}
@@ -123,35 +130,6 @@ def _copy(source: Path, out: Path) -> None:
         raise UserError(f"{source}: no such file")
     with atomic_path(out / source.name) as temporary:
         shutil.copyfile(source, temporary)
-
-
-def _check_version(path: Path, data: Any) -> None:
-    found = data.get("format_version") if isinstance(data, Mapping) else None
-    if found != FORMAT_VERSION:
-        mend = ("a newer asr-distill wrote it: upgrade this one" if isinstance(found, int) and found > FORMAT_VERSION
-                else "export it again")
-        raise UserError(f"{path}: format version {found!r}, this program reads {FORMAT_VERSION}; {mend}")
-
-
-def _check_files(directory: Path, manifest: Mapping[str, Any], check_graph: bool) -> None:
-    try:
-        expected = {name: (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest["files"].items()}
-        manifest["figures"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{directory / 'manifest.json'}: not of this form ({error!r}); {AGAIN}") from None
-    for name in (NETWORK_FILE, GRAPH_FILE, *LANG_FILES, "hmm.json", "settings.json"):
-        if name not in expected:
-            raise UserError(f"{directory / 'manifest.json'}: does not list {name}; {AGAIN}")
-    for name, (size, digest) in expected.items():
-        path = directory / name
-        if Path(name).name != name:
-            raise UserError(f"{directory / 'manifest.json'}: lists '{name}', which is outside the directory")
-        if not path.is_file():
-            raise UserError(f"{path}: missing; {AGAIN}")
-        if path.stat().st_size != size:
-            raise UserError(f"{path}: {path.stat().st_size:,} bytes, not {size:,} as exported; {AGAIN}")
-        if (check_graph or name != GRAPH_FILE) and file_digest(path) != digest:
-            raise UserError(f"{path}: changed or damaged since export (sha256 differs); {AGAIN}")
 
 
 def _readme(model: ExportableModel, figures: Mapping[str, Any]) -> str:

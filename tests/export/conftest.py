@@ -5,25 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soxr
 import torch
 
+from asr_distill.acoustic.model import AcousticModel
 from asr_distill.acoustic.network import NetworkConfig, build_network
 from asr_distill.decode.decoder import SearchConfig
+from asr_distill.decode.graph import compile_hclg
 from asr_distill.export.bundle import export_bundle
 from asr_distill.features.cmvn import Cmvn, CmvnStats
 from asr_distill.features.fbank import Fbank, FbankConfig
-from asr_distill.hmm.model import HmmModel, monophone_model
-from asr_distill.kaldi import kaldifst
-from asr_distill.lang.lang import Lang, prepare_lang
+from asr_distill.hmm.model import HmmModel, MonophoneTree, base_phone, stress_groups
+from asr_distill.lang.lang import LangConfig, prepare_lang
 from asr_distill.lang.lexicon import Lexicon, Pronunciation
 
 RATE, SHIFT = 16000, 160
 WORDS = {"YES": ("A", "B"), "NO": ("C", "D", "A"), "UP": ("E", "C"), "STOP": ("B", "E", "D")}
+ARPA = """\\data\\
+ngram 1=6
+
+\\1-grams:
+-0.5 <s> 0
+-0.7 </s>
+""" + "".join(f"-0.7 {word} 0\n" for word in WORDS) + "\\end\\\n"
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class ToneSpeech:
         self.hmm = hmm
         mels = np.linspace(450, 2000, hmm.num_pdfs)
         self.tones = 700 * (np.exp(mels / 1127) - 1)  # Hz
+        self.ids = {base_phone(phone): index for index, phone in enumerate(hmm.phones, 1)}
 
     def say(self, words: tuple[str, ...], seed: int) -> Spoken:
         rng = np.random.default_rng(seed)
@@ -48,9 +56,9 @@ class ToneSpeech:
         ends = []
 
         def phone(name: str) -> None:
-            for state in range(3):
-                pdf = self.hmm.tree.pdf(0, self.hmm.phones.index(name) + 1, 0, state)
-                states.extend([pdf] * int(rng.integers(4, 8)))
+            for state in range(self.hmm.states[self.ids[name] - 1]):
+                pdf = self.hmm.tree.pdf(0, self.ids[name], 0, state)
+                states.extend([pdf] * int(rng.integers(4, 8)) * (3 if name == "SIL" else 1))
 
         phone("SIL")
         for word in words:
@@ -62,7 +70,7 @@ class ToneSpeech:
         phone("SIL")
         pdf_ids = np.array(states)
         per_sample = np.repeat(pdf_ids, SHIFT)
-        loud = np.where(per_sample < 3, 0.001, 0.1)  # pdfs 0, 1, 2 are silence
+        loud = np.where(per_sample == 0, 0.001, 0.1)  # pdf 0 is silence
         samples = loud * np.sin(2 * np.pi * np.cumsum(self.tones[per_sample]) / RATE)
         samples += rng.normal(0, 0.002, len(samples))
         return Spoken(samples.astype(np.float32), pdf_ids, words, tuple(ends))
@@ -84,11 +92,14 @@ class Toy:
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     root = tmp_path_factory.mktemp("toy")
-    lang = prepare_lang(Lexicon({word: [Pronunciation(phones)] for word, phones in WORDS.items()}), root / "lang")
-    hmm = monophone_model(lang.phones)
+    (root / "lm.arpa").write_text(ARPA)
+    lexicon = Lexicon({word: [Pronunciation(phones)] for word, phones in WORDS.items()})
+    lang = prepare_lang(lexicon, root / "lang", LangConfig(position_dependent=True), arpa=root / "lm.arpa")
+    states = (1, *(3 for _ in lang.phones[1:]))  # silence: one state, as long as it lasts
+    hmm = HmmModel(lang.phones, states, MonophoneTree(states, stress_groups(lang.phones)))  # A_B, A_I ...: one sound
     speech = ToneSpeech(hmm)
     model = train(speech)
-    write_graph(lang, hmm, root / "graph")
+    compile_hclg(lang, hmm, root / "graph")
 
     def export(out: Path, **changes: object) -> dict:
         parts = {"model": model, "hmm": hmm, "lang": lang, "graph_dir": root / "graph",
@@ -98,7 +109,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     return Toy(root / "bundle", speech, export(root / "bundle"), export)
 
 
-def train(speech: ToneSpeech) -> SimpleNamespace:
+def train(speech: ToneSpeech) -> AcousticModel:
     """A small network on aligned frames; half of the audio without anything above 4 kHz."""
     fbank = Fbank(FbankConfig(), torch.device("cpu"))
     spoken = speech.utterances(60, seed=1)
@@ -106,7 +117,8 @@ def train(speech: ToneSpeech) -> SimpleNamespace:
              for index, item in enumerate(spoken)]
     frames = fbank([torch.from_numpy(samples) for samples in audio])
     cmvn = Cmvn("global", CmvnStats.of(torch.cat(frames).numpy()))
-    network = build_network(NetworkConfig(layers=1, width=96, left=3, right=3), 40, speech.hmm.num_pdfs)
+    config = NetworkConfig(layers=1, width=96, left=3, right=3)
+    network = build_network(config, 40, speech.hmm.num_pdfs)
     windows, targets = [], []
     for item, raw in zip(spoken, frames, strict=True):
         normal = (raw - torch.tensor(cmvn.train.mean).float()) / torch.tensor(cmvn.train.std).float()
@@ -123,25 +135,4 @@ def train(speech: ToneSpeech) -> SimpleNamespace:
         loss.backward()
         optimizer.step()
     counts = torch.bincount(labels, minlength=speech.hmm.num_pdfs).float() + 1
-    return SimpleNamespace(network=network.eval(), cmvn=cmvn, log_priors=(counts / counts.sum()).log())
-
-
-def write_graph(lang: Lang, hmm: HmmModel, out: Path) -> None:
-    """A loop of words with optional silence, drawn by hand: input label pdf + 1, output label word id."""
-    out.mkdir()
-    graph = kaldifst.StdVectorFst()
-    loop = graph.add_state()
-    graph.start = loop
-    graph.set_final(loop, 0.0)
-    for word, phones in {"": ("SIL",), **WORDS}.items():
-        state, label = loop, lang.word_ids[word] if word else 0
-        for phone in phones:
-            for index in range(3):
-                pdf = hmm.tree.pdf(0, lang.phone_ids[phone], 0, index)
-                following = graph.add_state()
-                graph.add_arc(state, kaldifst.StdArc(pdf + 1, label, 1.0 if label else 0.3, following))
-                graph.add_arc(following, kaldifst.StdArc(pdf + 1, 0, 0.3, following))
-                state, label = following, 0
-        graph.add_arc(state, kaldifst.StdArc(0, 0, 0.0, loop))
-    graph.write(str(out / "HCLG.fst"))
-    (out / "words.txt").write_bytes((lang.directory / "words.txt").read_bytes())
+    return AcousticModel(network.eval(), cmvn, (counts / counts.sum()).log(), config)

@@ -1,0 +1,74 @@
+"""manifest.json: size and sha256 of every file of an exported directory, and the checks before anything is used."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from asr_distill.errors import UserError
+from asr_distill.export.versions import package_versions
+from asr_distill.files import file_digest, read_json, write_json
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+AGAIN = "export again, or copy the whole directory again"
+
+
+def write_manifest(directory: Path, names: Iterable[str], facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Write the manifest over `names` (paths below `directory`, with /), with `facts` (plain data: kind, settings,
+    figures) in it; returns its list of files, {name: {"bytes", "sha256"}}.
+    """
+    files = {name: {"bytes": (directory / name).stat().st_size, "sha256": file_digest(directory / name)}
+             for name in sorted(names)}
+    write_json(directory / MANIFEST, {
+        "format_version": FORMAT_VERSION,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "versions": package_versions(), **facts, "files": files})
+    return files
+
+
+def read_manifest(directory: Path, *, required: Collection[str] = (),
+                  digested: Callable[[str], bool] = lambda name: True) -> dict[str, Any]:
+    """The manifest, after every file that it lists was checked for its size and, where `digested` says so, its sha256.
+
+    Raises UserError for a missing, damaged or foreign file, a manifest that lacks one of `required`, or another
+    format version.
+    """
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such directory; give one that the recipe's export stage wrote")
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{directory}: no manifest.json in it: not an exported recogniser, or not all copied")
+    manifest = read_json(path)
+    check_version(path, manifest)
+    try:
+        expected = {str(name): (int(entry["bytes"]), str(entry["sha256"]))
+                    for name, entry in manifest["files"].items()}
+        manifest["figures"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: not of this form ({error!r}); {AGAIN}") from None
+    for name in required:
+        if name not in expected:
+            raise UserError(f"{path}: does not list {name}; {AGAIN}")
+    for name, (size, digest) in expected.items():
+        file = directory / name
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise UserError(f"{path}: lists '{name}', which is outside the directory")
+        if not file.is_file():
+            raise UserError(f"{file}: missing; {AGAIN}")
+        if file.stat().st_size != size:
+            raise UserError(f"{file}: {file.stat().st_size:,} bytes, not {size:,} as exported; {AGAIN}")
+        if digested(name) and file_digest(file) != digest:
+            raise UserError(f"{file}: changed or damaged since export (sha256 differs); {AGAIN}")
+    return manifest
+
+
+def check_version(path: Path, data: Any) -> None:
+    """Raises UserError where `data` (of `path`) is not of this program's format version."""
+    found = data.get("format_version") if isinstance(data, Mapping) else None
+    if found != FORMAT_VERSION:
+        mend = ("a newer asr-distill wrote it: upgrade this one" if isinstance(found, int) and found > FORMAT_VERSION
+                else "export it again")
+        raise UserError(f"{path}: format version {found!r}, this program reads {FORMAT_VERSION}; {mend}")
