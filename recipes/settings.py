@@ -12,6 +12,7 @@ from asr_distill.decode.decoder import SearchConfig
 from asr_distill.decode.rescore import RescoreConfig
 from asr_distill.decode.tune import TuneConfig
 from asr_distill.distill.config import DistillConfig, SoftTargetConfig
+from asr_distill.distill.specialists.config import SpecialistConfig
 from asr_distill.features.cmvn import CmvnKind, Stream
 from asr_distill.features.fbank import FbankConfig
 from asr_distill.hmm.adapt import FmllrConfig
@@ -156,6 +157,24 @@ class DecodeSettings:
 
 
 @dataclass(frozen=True)
+class SpecialistSettings(SpecialistConfig):
+    """Specialists beside one teacher (the paper's section 5): stages after the report, off by default."""
+
+    enabled: bool = False
+    generalist: int = 1  # number of the teacher that they start from, and stand beside
+    sets_from: Literal["generalist", "ensemble"] = "generalist"  # whose posteriors say which senones are confused
+    seed: int = 201
+    trainer: TrainerConfig = TrainerConfig(learning_rate=3e-4, warmup_updates=30, max_updates=300, evaluate_updates=100)
+    control: Literal["all", "one"] = "all"  # the generalist alone is trained on for as many updates as all, or one
+    student: bool = False  # distil a student from generalist and specialists
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.generalist < 1:
+            raise ValueError(f"generalist must be the number of a teacher, from 1, not {self.generalist}")
+
+
+@dataclass(frozen=True)
 class Settings:
     corpus: CorpusSettings = CorpusSettings()
     features: FbankConfig = FbankConfig()
@@ -173,3 +192,4 @@ class Settings:
     distill: DistillSettings = DistillSettings()
     student: StudentSettings = StudentSettings()
     decode: DecodeSettings = field(default_factory=DecodeSettings)
+    specialists: SpecialistSettings = SpecialistSettings()

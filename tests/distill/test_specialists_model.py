@@ -20,14 +20,16 @@ from asr_distill.acoustic.network import build_network
 from asr_distill.distill.fingerprint import fingerprint_of
 from asr_distill.distill.specialists.clusters import cluster_store
 from asr_distill.distill.specialists.combine import Groups, combine
-from asr_distill.distill.specialists.config import SpecialistConfig
-from asr_distill.distill.specialists.coverage import coverage_table, coverage_text
+from asr_distill.distill.specialists.config import SetConfig
+from asr_distill.distill.specialists.coverage import CoverageRow, coverage_counts, coverage_text
 from asr_distill.distill.specialists.model import GeneralistWithSpecialists, load_combined
 from asr_distill.distill.specialists.specialist import Specialist
 from asr_distill.distill.specialists.train import train_specialists
 from asr_distill.emission import EmissionModel
 from asr_distill.errors import UserError
 from asr_distill.features.cmvn import UtteranceFeatures
+from asr_distill.features.store import FrameStore
+from asr_distill.hmm.align import Alignment
 
 SETS = ((0, 1, 2), (2, 3, 4, 5))  # 6 and 7 in none, 2 in both
 STORE, ALIGNMENT, CMVN = synthetic(utterances=6, frames=50, seed=4)
@@ -158,13 +160,20 @@ def test_bfloat16_networks() -> None:
     assert errors.median() < 0.01  # a frame's active specialists may be others: bfloat16 changes a near tie
 
 
+def table(general: AcousticModel, combined: GeneralistWithSpecialists, store: FrameStore, alignment: Alignment,
+          utterances: list[int] | None = None, resamples: int = 500) -> list[CoverageRow]:
+    counts = coverage_counts({"generalist": general, "combined": combined}, combined.coverage, store, alignment,
+                             utterances)
+    return counts.table("generalist", "combined", resamples=resamples)
+
+
 def test_coverage_by_counting() -> None:
     general = random_model(8, 0)
     combined = GeneralistWithSpecialists(general, random_specialists())
     pdf_ids = ALIGNMENT.pdf_ids.copy()
     pdf_ids[::7] = -1
     alignment = dataclasses.replace(ALIGNMENT, pdf_ids=pdf_ids)
-    rows = coverage_table(general, combined, STORE, alignment, [0, 2, 3, 5], resamples=200)
+    rows = table(general, combined, STORE, alignment, [0, 2, 3, 5], resamples=200)
     assert [row.covering for row in rows] == [0, 1, 2, None]
     for row in rows:
         frames = right = combined_right = 0
@@ -176,21 +185,21 @@ def test_coverage_by_counting() -> None:
                 covering = sum(int(label) in members for members in SETS)
                 if label >= 0 and row.covering in (None, covering):
                     frames, right, combined_right = frames + 1, right + (one == label), combined_right + (two == label)
-        assert (row.frames, row.generalist_correct, row.combined_correct) == (frames, right, combined_right)
-        assert row.generalist_accuracy == pytest.approx(right / frames)
+        assert (row.frames, row.reference_correct, row.system_correct) == (frames, right, combined_right)
+        assert row.reference_accuracy == pytest.approx(right / frames)
         assert row.difference == pytest.approx((combined_right - right) / frames)
         assert row.relative_change == (pytest.approx((combined_right - right) / right) if right else None)
         assert row.difference_low <= row.difference <= row.difference_high
     accuracy = frame_accuracy(combined, STORE, alignment, [0, 2, 3, 5]).accuracy
-    assert accuracy == pytest.approx(rows[-1].combined_accuracy)
+    assert accuracy == pytest.approx(rows[-1].system_accuracy)
     lines = coverage_text(rows).splitlines()
     assert len(lines) == 5 and lines[-1].split()[:2] == ["all", str(rows[-1].frames)]
-    assert f"{100 * rows[1].combined_accuracy:.2f}%" in lines[2]
+    assert f"{100 * rows[1].system_accuracy:.2f}%" in lines[2]
 
 
 def test_interval_is_that_of_a_sampling_by_hand() -> None:
     general, combined = random_model(8, 0), GeneralistWithSpecialists(random_model(8, 0), random_specialists())
-    row = coverage_table(general, combined, STORE, ALIGNMENT, resamples=20_000)[-1]
+    row = table(general, combined, STORE, ALIGNMENT, resamples=20_000)[-1]
     gains, frames = np.zeros(6), np.diff(STORE.offsets)
     for index in range(6):
         labels = torch.from_numpy(ALIGNMENT.pdf_ids[STORE.offsets[index]:STORE.offsets[index + 1]])
@@ -204,10 +213,10 @@ def test_interval_is_that_of_a_sampling_by_hand() -> None:
 def test_another_stores_alignment() -> None:
     general, combined = random_model(8, 0), GeneralistWithSpecialists(random_model(8, 0), random_specialists())
     with pytest.raises(UserError, match="align again"):
-        coverage_table(general, combined, STORE, synthetic(utterances=5, frames=50)[1])
+        table(general, combined, STORE, synthetic(utterances=5, frames=50)[1])
     nothing = dataclasses.replace(ALIGNMENT, pdf_ids=np.full_like(ALIGNMENT.pdf_ids, -1))
     with pytest.raises(UserError, match="no aligned frame"):
-        coverage_table(general, combined, STORE, nothing)
+        table(general, combined, STORE, nothing)
 
 
 def test_from_store_to_table(tmp_path: Path) -> None:
@@ -215,13 +224,13 @@ def test_from_store_to_table(tmp_path: Path) -> None:
     store, alignment = confusable(20, 0)
     data, cmvn = training_data(store, alignment)
     model = generalist(data, cmvn, tmp_path / "generalist")
-    config = SpecialistConfig(specialists=4, active_top=1)
+    config = SetConfig(specialists=4)
     clusters = cluster_store(model, store, config, tmp_path)
     trainer = TrainerConfig(batch=64, learning_rate=1e-2, warmup_updates=5, max_updates=150, tensorboard=False,
                             precision="float32")
-    train_specialists(model, clusters, data, trainer, config, seed=0, out=tmp_path)
-    combined = load_combined(model, tmp_path, config.active_top)
-    rows = coverage_table(model, combined, *confusable(20, 1))
+    train_specialists(model, clusters, data, trainer, 0.5, seed=0, out=tmp_path)
+    combined = load_combined(model, tmp_path)
+    rows = table(model, combined, *confusable(20, 1))
     assert [row.covering for row in rows] == [1, None] and rows[-1].frames == 1200
     assert rows[-1].difference > 0.02 and rows[-1].difference_low > 0
     assert clusters.num_pdfs == PDFS

@@ -19,7 +19,6 @@ from asr_distill.acoustic.model import AcousticModel
 from asr_distill.acoustic.network import build_network
 from asr_distill.acoustic.sampling import sampler_for
 from asr_distill.distill.specialists.clusters import ClusterResult
-from asr_distill.distill.specialists.config import SpecialistConfig
 from asr_distill.distill.specialists.mix import SpecialistTargets, specialist_mix
 from asr_distill.distill.specialists.specialist import Specialist, initial_weights
 from asr_distill.distill.specialists.train import load_specialists, train_specialists
@@ -158,7 +157,7 @@ def test_corrected_posteriors_are_the_true_ones(tmp_path: Path) -> None:
     model = AcousticModel(build_network(shape, 4, 6).eval(), cmvn, torch.full((6,), -math.log(6)), shape)
     clusters = ClusterResult(((1, 4),), 6, {})
     trainer = dataclasses.replace(TRAINER, batch=2048, max_updates=150, learning_rate=0.1)
-    figures = train_specialists(model, clusters, data, trainer, SpecialistConfig(specialists=1), seed=0, out=tmp_path)
+    figures = train_specialists(model, clusters, data, trainer, 0.5, seed=0, out=tmp_path)
     (specialist,) = load_specialists(tmp_path, CPU)
     assert figures["specialist1"]["correction"] == specialist.correction > 0.5
     features = dataclasses.replace(store.features(0, CPU), raw=torch.eye(4))
@@ -172,23 +171,23 @@ def test_corrected_posteriors_are_the_true_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind, chunk", [("feed_forward", 1), ("tdnn_stride", 12)])
 def test_goes_on_and_skips_what_is_complete(kind: str, chunk: int, data: TrainingData, tmp_path: Path) -> None:
     model, clusters = random_model(kind), ClusterResult(((1, 3), (0, 2, 5)), 8, {})
-    config, trainer = SpecialistConfig(specialists=2), dataclasses.replace(TRAINER, chunk=chunk, max_updates=8)
+    trainer = dataclasses.replace(TRAINER, chunk=chunk, max_updates=8)
 
     def weights() -> list[torch.Tensor]:
         return [value for one in load_specialists(tmp_path, CPU) for value in one.model.network.state_dict().values()]
 
-    figures = train_specialists(model, clusters, data, trainer, config, seed=0, out=tmp_path)
+    figures = train_specialists(model, clusters, data, trainer, 0.5, seed=0, out=tmp_path)
     first = weights()
     assert figures.keys() == {"specialist1", "specialist2"} and figures["specialist2"]["senones"] == 3
     (tmp_path / "specialist2" / "training.json").unlink()
     (tmp_path / "specialist2" / "work" / "best.safetensors").unlink()
     complete = (tmp_path / "specialist1" / "weights.safetensors").stat().st_mtime_ns
-    again = train_specialists(model, clusters, data, trainer, config, seed=0, out=tmp_path)
+    again = train_specialists(model, clusters, data, trainer, 0.5, seed=0, out=tmp_path)
     assert (tmp_path / "specialist1" / "weights.safetensors").stat().st_mtime_ns == complete
     assert all(torch.equal(a, b) for a, b in zip(first, weights(), strict=True))
     assert again["specialist1"] == figures["specialist1"]
     with pytest.raises(UserError, match="another set"):
-        train_specialists(model, ClusterResult(((1, 4), (0, 2, 5)), 8, {}), data, trainer, config, seed=0, out=tmp_path)
+        train_specialists(model, ClusterResult(((1, 4), (0, 2, 5)), 8, {}), data, trainer, 0.5, seed=0, out=tmp_path)
 
 
 def test_chunks_count_the_mix_alone(data: TrainingData) -> None:
@@ -213,7 +212,7 @@ def test_chunks_count_the_mix_alone(data: TrainingData) -> None:
 def test_wrong_tree(data: TrainingData, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="one tree"):
         train_specialists(random_model(), ClusterResult(((1, 3),), 9, {}), data, TRAINER,
-                          SpecialistConfig(specialists=1), seed=0, out=tmp_path)
+                          0.5, seed=0, out=tmp_path)
     with pytest.raises(UserError, match="no specialists"):
         load_specialists(tmp_path, CPU)
 
@@ -225,7 +224,7 @@ def test_specialists_know_their_sets_better(tmp_path: Path) -> None:
     data, cmvn = training_data(store, alignment)
     model = generalist(data, cmvn, tmp_path / "generalist")
     trainer = dataclasses.replace(TRAINER, max_updates=150)
-    train_specialists(model, ClusterResult(SETS, 16, {}), data, trainer, SpecialistConfig(specialists=4), seed=0,
+    train_specialists(model, ClusterResult(SETS, 16, {}), data, trainer, 0.5, seed=0,
                       out=tmp_path)
     right = np.zeros(2)
     frames = 0

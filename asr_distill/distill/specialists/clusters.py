@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from asr_distill.acoustic.accuracy import PosteriorModel
-from asr_distill.distill.specialists.config import Columns, SpecialistConfig
+from asr_distill.distill.specialists.config import Columns, SetConfig
 from asr_distill.distill.specialists.covariance import PosteriorMoments, posterior_moments
 from asr_distill.distill.specialists.kmeans import online_kmeans, squared_distances
 from asr_distill.errors import UserError
@@ -54,7 +54,7 @@ class ClusterResult:
         return result
 
 
-def cluster_store(generalist: PosteriorModel, store: FrameStore, config: SpecialistConfig, out: Path, *,
+def cluster_store(generalist: PosteriorModel, store: FrameStore, config: SetConfig, out: Path, *,
                   label: str = "covariance of posteriors") -> ClusterResult:
     """Sets from the generalist's posteriors of the store's frames (config.frames of them), kept in `out`.
 
@@ -68,7 +68,7 @@ def cluster_store(generalist: PosteriorModel, store: FrameStore, config: Special
     return result
 
 
-def cluster_moments(moments: PosteriorMoments, config: SpecialistConfig) -> ClusterResult:
+def cluster_moments(moments: PosteriorMoments, config: SetConfig) -> ClusterResult:
     """Raises UserError where there are fewer senones to cluster than specialists or than the least size."""
     mean = moments.mean.cpu().numpy()
     kept = np.flatnonzero(mean >= config.rare / len(mean))  # pdf-ids
@@ -107,7 +107,7 @@ def columns_of(moments: PosteriorMoments, kind: Columns) -> np.ndarray:
     return columns / np.maximum(np.linalg.norm(columns, axis=1, keepdims=True), 1e-300)
 
 
-def _members(distances: np.ndarray, config: SpecialistConfig) -> list[np.ndarray]:
+def _members(distances: np.ndarray, config: SetConfig) -> list[np.ndarray]:
     """Columns of each set, from squared distances (columns, specialists)."""
     ranks = distances.argsort(1, kind="stable").argsort(1, kind="stable")  # 0: the column's nearest cluster
     sets = []

@@ -9,8 +9,8 @@ Columns = Literal["confusions", "covariance"]
 
 
 @dataclass(frozen=True)
-class SpecialistConfig:
-    """Which senones each specialist tells apart, what it is trained on, and when it is asked.
+class SetConfig:
+    """Which senones each specialist tells apart.
 
     With `per_class` m a senone may be in the sets of its m nearest clusters, so that its frames are covered by none to
     m specialists. It is in none where each of these clusters has `max_size` nearer ones, or where it is `rare`.
@@ -24,12 +24,10 @@ class SpecialistConfig:
     columns: Columns = "confusions"  # that are clustered: see clusters.columns_of; `covariance` is the paper's
     passes: int = 20  # of the on-line k-means over the columns
     frames: int = 300_000  # about so many are asked of the generalist for the covariance; 0 = all
-    special_share: float = 0.5  # of a specialist's training frames that are of its set
-    active_top: int = 1  # asked on frames where one of the generalist's so many best senones is in its set (paper: 1)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("specialists", "per_class", "min_size", "passes", "active_top"):
+        for name in ("specialists", "per_class", "min_size", "passes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, not {getattr(self, name)}")
         for name in ("rare", "frames", "max_size"):
@@ -41,5 +39,18 @@ class SpecialistConfig:
             raise ValueError(f"max_size must be 0 or >= min_size ({self.min_size}), not {self.max_size}")
         if self.per_class > self.specialists:
             raise ValueError(f"per_class must be <= specialists ({self.specialists}), not {self.per_class}")
+
+
+@dataclass(frozen=True)
+class SpecialistConfig:
+    """The sets, what each specialist is trained on, and when it is asked."""
+
+    sets: SetConfig = SetConfig()
+    special_share: float = 0.5  # of a specialist's training frames that are of its set
+    active_top: int = 1  # asked on frames where one of the generalist's so many best senones is in its set (paper: 1)
+
+    def __post_init__(self) -> None:
+        if self.active_top < 1:
+            raise ValueError(f"active_top must be >= 1, not {self.active_top}")
         if not 0 < self.special_share < 1:
             raise ValueError(f"special_share must be in (0, 1), not {self.special_share}")

@@ -12,7 +12,6 @@ from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.fit import fit
 from asr_distill.acoustic.model import AcousticModel
 from asr_distill.distill.specialists.clusters import ClusterResult
-from asr_distill.distill.specialists.config import SpecialistConfig
 from asr_distill.distill.specialists.mix import SpecialistTargets, specialist_mix
 from asr_distill.distill.specialists.specialist import (
     SPECIALIST,
@@ -25,12 +24,13 @@ from asr_distill.errors import UserError
 
 
 def train_specialists(generalist: AcousticModel, clusters: ClusterResult, data: TrainingData, trainer: TrainerConfig,
-                      config: SpecialistConfig, *, seed: int, out: Path) -> dict[str, dict[str, Any]]:
+                      special_share: float, *, seed: int, out: Path) -> dict[str, dict[str, Any]]:
     """Train one specialist for each set, in `out`/specialist1 and so on; returns the figures of each.
 
     All start from `generalist` (of an ensemble: one of its models) and hear what it hears: `data` must be normalised
-    with its CMVN. A specialist that is complete is not trained again; an interrupted one goes on from its checkpoint.
-    Raises UserError where generalist, sets and data do not belong together, or `out` holds specialists of other sets.
+    with its CMVN. `special_share`: of each one's training frames that are of its set. A specialist that is complete is
+    not trained again; an interrupted one goes on from its checkpoint. Raises UserError where generalist, sets and data
+    do not belong together, or `out` holds specialists of other sets.
     """
     if not generalist.num_pdfs == clusters.num_pdfs == data.num_pdfs:
         raise UserError(f"{out}: generalist, sets and training data are of {generalist.num_pdfs}, {clusters.num_pdfs} "
@@ -38,7 +38,7 @@ def train_specialists(generalist: AcousticModel, clusters: ClusterResult, data: 
     figures = {}
     for number, senones in enumerate(clusters.sets, 1):
         directory = out / f"specialist{number}"
-        mix = specialist_mix(data, senones, config.special_share, seed + number)
+        mix = specialist_mix(data, senones, special_share, seed + number)
         if not (directory / SPECIALIST).is_file():
             write_specialist(directory, senones, mix.correction)
         elif read_specialist(directory) != (senones, mix.correction):
