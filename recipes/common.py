@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from asr_distill.acoustic.fit import fit
 from asr_distill.acoustic.model import AcousticModel
 from asr_distill.acoustic.network import build_network
 from asr_distill.acoustic.precision import choose_precision
+from asr_distill.acoustic.spread import hidden_alignment
 from asr_distill.acoustic.targets import Targets
 from asr_distill.decode.decoder import SearchConfig
 from asr_distill.errors import UserError
@@ -84,17 +85,17 @@ def normalisation(store: FrameStore, stream: Stream, cmvn: CmvnKind) -> Cmvn:
 
 
 def training_data(run: StageRun, store: FrameStore, alignment: Alignment, cmvn: Cmvn, network: NetworkConfig,
-                  trainer: TrainerConfig, fraction: float = 1.0) -> TrainingData:
+                  trainer: TrainerConfig, fraction: float = 1.0, *, unaligned: bool = False) -> TrainingData:
     """Normalised training frames with their pdf-ids, in the precision of the training, with the network's context.
 
-    `fraction`: of the utterances that settings.data leaves to be trained on.
+    `fraction`: of the utterances that settings.data leaves to be trained on. `unaligned`: see TrainingData.build.
     """
     shape = build_network(network, cmvn.dimension, alignment.num_pdfs)
     config = run.settings.data
     config = dataclasses.replace(config, train_fraction=config.train_fraction * fraction)
     precision = choose_precision(trainer.precision, run.device)
     return TrainingData.build(store, alignment, cmvn, config, run.device, precision.dtype,
-                              left=shape.left, right=shape.right)
+                              left=shape.left, right=shape.right, unaligned=unaligned)
 
 
 def realigned(run: StageRun, store: FrameStore, group: str) -> Alignment:
@@ -107,12 +108,19 @@ def realigned(run: StageRun, store: FrameStore, group: str) -> Alignment:
     return Alignment.load(out)
 
 
-def small_network(run: StageRun, name: str, targets: Callable[[TrainingData], Targets]) -> dict:
-    """The student's shape and trainer on these targets: the student or its baseline, in `run.out`/name."""
-    settings, store = run.settings.student, network_store(run)
-    cmvn = normalisation(store, "raw", settings.cmvn)
-    data = training_data(run, store, network_alignment(run, store), cmvn, settings.network, settings.trainer,
-                         settings.train_fraction)
+def small_network(run: StageRun, name: str, targets: Callable[[TrainingData], Targets], *,
+                  store: FrameStore | None = None, hidden: float = 0.0, unaligned: bool = False) -> dict:
+    """The student's shape and trainer on these targets: the student or its baseline, in `run.out`/name.
+
+    `store`: what it hears (default: what the teachers do). `hidden`: share of the training utterances that count as
+    untranscribed. `unaligned`: it is trained on untranscribed utterances too.
+    """
+    settings, known = run.settings.student, network_store(run)
+    heard = known if store is None else store
+    alignment = hidden_alignment(network_alignment(run, known), known, hidden)
+    cmvn = normalisation(heard, "raw", settings.cmvn)
+    data = training_data(run, heard, alignment, cmvn, settings.network, settings.trainer, settings.train_fraction,
+                         unaligned=unaligned)
     return {name: fit(data, targets(data), cmvn, settings.network, settings.trainer, seed=settings.seed,
                       out=run.out / name, label=name)}
 
@@ -162,9 +170,11 @@ def rescoring_of(run: StageRun) -> Rescoring | None:
     return Rescoring(run.input("lang") / SMALL, run.input("large_lm"), settings.paths, settings.grid)
 
 
-def evaluate(run: StageRun, candidates: Iterable[Candidate]) -> dict[str, dict[str, Any]]:
-    """Tune, decode, rescore and score over the final graph (or a candidate's own)."""
-    return evaluate_all(candidates, run.input("graph") / FINAL, decoding_stores(run)[TUNE], reported_splits(run),
+def evaluate(run: StageRun, candidates: Iterable[Candidate],
+             more: Mapping[str, Split] | None = None) -> dict[str, dict[str, Any]]:
+    """Tune, decode, rescore and score over the final graph (or a candidate's own); on `more` splits too."""
+    splits = reported_splits(run) | dict(more or {})
+    return evaluate_all(candidates, run.input("graph") / FINAL, decoding_stores(run)[TUNE], splits,
                         evaluation_config(run.settings.decode, rescoring=rescoring_of(run)), run.out, run.device)
 
 

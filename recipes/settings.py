@@ -23,6 +23,7 @@ from asr_distill.hmm.triphone import LdaConfig, TriphoneConfig
 from asr_distill.lang.build import LangSettings
 from asr_distill.lang.large import LargeLmSettings
 from asr_distill.lang.pronprobs import PronunciationConfig
+from recipes.transfer_settings import TransferSettings
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ class Settings:
     speed: SpeedSettings = SpeedSettings()
     data: DataConfig = DataConfig()
     teachers: TeacherSettings = TeacherSettings()
+    transfer: TransferSettings = TransferSettings()
     distill: DistillSettings = DistillSettings()
     student: StudentSettings = StudentSettings()
     decode: DecodeSettings = field(default_factory=DecodeSettings)

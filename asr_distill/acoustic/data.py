@@ -43,6 +43,7 @@ class TrainingData:
     offsets: np.ndarray  # int64 (utterances + 1,): frames of utterance i are offsets[i]:offsets[i + 1]
     stream: Stream = "raw"  # what the coefficients are
     image: tuple[int, int] | None = None  # height and width where a frame is an image, its rows side by side
+    target_rows: np.ndarray | None = None  # int64 (num_frames,): rows of the soft targets; None: the frames' own
 
     @property
     def num_coefficients(self) -> int:
@@ -76,7 +77,8 @@ class TrainingData:
         train, heldout = _split(alignment, offsets, texts, config, str(store.directory), joined, unaligned=unaligned)
         return TrainingData(rows, torch.from_numpy(begins).to(rows.device),
                             torch.from_numpy(np.asarray(alignment.pdf_ids, np.int64)).to(device),
-                            train, heldout, left, right, alignment.num_pdfs, device, offsets, cmvn.stream)
+                            train, heldout, left, right, alignment.num_pdfs, device, offsets, cmvn.stream,
+                            target_rows=joined.rows if joined else None)
 
     @staticmethod
     def of_vectors(vectors: torch.Tensor, labels: torch.Tensor, train: torch.Tensor, heldout: torch.Tensor,

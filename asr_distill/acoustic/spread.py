@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,3 +33,26 @@ def spread_alignment(alignment: Alignment, store: FrameStore) -> Alignment:
     return replace(alignment, pdf_ids=spread(alignment.pdf_ids), phone_ids=spread(alignment.phone_ids),
                    states=spread(alignment.states),
                    aligned=spoken & np.asarray(alignment.aligned, bool)[np.where(spoken, store.origins, 0)])
+
+
+def hidden_alignment(alignment: Alignment, store: FrameStore, share: float) -> Alignment:
+    """The alignment as if this share of the store's utterances (0 to 1) had never been transcribed.
+
+    Which ones is drawn from a digest of each text: copies of an utterance (speed, noise) and others of its words go
+    together, and a larger share hides what a smaller one does.
+    """
+    if not share:
+        return alignment
+    hidden = np.array([_drawn(utterance.words) < share for utterance in store.utterances], bool)
+    frames = np.repeat(hidden, np.diff(store.offsets))
+
+    def without(values: np.ndarray) -> np.ndarray:
+        return np.where(frames, values.dtype.type(-1), values)
+
+    return replace(alignment, pdf_ids=without(alignment.pdf_ids), phone_ids=without(alignment.phone_ids),
+                   states=without(alignment.states), aligned=np.asarray(alignment.aligned, bool) & ~hidden)
+
+
+def _drawn(words: tuple[str, ...]) -> float:
+    """Evenly from [0, 1)."""
+    return int.from_bytes(hashlib.sha256(" ".join(words).encode()).digest()[:6], "big") / 2**48

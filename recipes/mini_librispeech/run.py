@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from asr_distill.acoustic.fit import fit
 from asr_distill.acoustic.model import AcousticModel
+from asr_distill.acoustic.spread import hidden_alignment
 from asr_distill.acoustic.targets import HardTargets
 from asr_distill.corpus.librispeech import prepare
 from asr_distill.distill.soft_store import write_soft_targets
@@ -32,7 +33,7 @@ from asr_distill.recipe_command import main
 from asr_distill.report.collect import Evaluated, training_curves, write_results
 from asr_distill.report.evaluation import Candidate, evaluate_all, search_of
 from local.mini_librispeech import find_resources
-from recipes import foundation, specialists
+from recipes import foundation, transfer
 from recipes.common import (
     FINAL,
     RUNGS,
@@ -46,7 +47,6 @@ from recipes.common import (
     normalisation,
     realigned,
     reported_splits,
-    small_network,
     split_figures,
     stores_of,
     student_system,
@@ -54,6 +54,7 @@ from recipes.common import (
     training_data,
 )
 from recipes.settings import Settings
+from recipes.transfer import HEARD, check_streams, clean_store, heard_network, noisy_data, noisy_splits
 
 EVALUATION = ["features", "lang", "align", "large_lm", "graph", "adapt"]  # what every decoding reads
 ENSEMBLE = [f"distill.store.{name}" for name in ("teachers", "chosen", "weights", "mean")]  # makes one of the teachers
@@ -71,14 +72,15 @@ def corpus(run: StageRun) -> dict:
                    workers=settings.workers, on_error=settings.on_error)
 
 
-@stage(reads=["features", "pronunciations", "align"], settings=["data", "teachers", "align"], resumable=True)
+@stage(reads=["features", "pronunciations", "align"], settings=["data", "teachers", "align", "transfer.hidden"],
+       resumable=True)
 def teachers(run: StageRun) -> dict:
     """N networks of one shape or several, on hard targets."""
-    store, figures = network_store(run), {}
-    alignment = network_alignment(run, store)
+    store, figures, hidden = network_store(run), {}, run.settings.transfer.hidden
+    alignment = hidden_alignment(network_alignment(run, store), store, hidden)
     for name, group in run.settings.teachers.groups.items():
         if group.realign:
-            alignment = realigned(run, store, name)
+            alignment = hidden_alignment(realigned(run, store, name), store, hidden)
         cmvn = normalisation(store, group.stream, group.cmvn)
         data = training_data(run, store, alignment, cmvn, group.network, group.trainer)
         for seed in group.seeds:
@@ -89,29 +91,31 @@ def teachers(run: StageRun) -> dict:
     return figures
 
 
-@stage(reads=["features", "align", "teachers"], settings=["distill.store"], resumable=True)
+@stage(reads=["features", "align", "teachers", "untranscribed"], settings=["distill.store"], resumable=True)
 def soft_targets(run: StageRun) -> dict:
     """The ensemble's averaged posteriors at temperature T: top k and remainder of every training frame."""
-    return write_soft_targets(load_ensemble(run), network_store(run), run.out, run.settings.distill.store, run.device)
+    ensemble = check_streams(run, load_ensemble(run))
+    return write_soft_targets(ensemble, clean_store(run), run.out, run.settings.distill.store, run.device)
 
 
-@stage(reads=["features", "align"], settings=["data", "student"], resumable=True)
+@stage(reads=HEARD, settings=["data", "student", "transfer.hidden", "transfer.hear_hidden"], resumable=True)
 def baseline(run: StageRun) -> dict:
     """The student's shape, trainer and number of updates on hard targets alone."""
-    return small_network(run, "baseline", lambda data: HardTargets(data.pdf_ids))
+    return heard_network(run, "baseline", lambda data: HardTargets(data.pdf_ids))
 
 
-@stage(reads=["features", "align", "soft_targets"], settings=["data", "distill", "student"], resumable=True)
+@stage(reads=[*HEARD, "soft_targets"], settings=["data", "distill", "student", "transfer.hidden",
+                                                 "transfer.hear_hidden"], resumable=True)
 def student(run: StageRun) -> dict:
     """The small network on soft and hard targets."""
-    return small_network(run, "student", lambda data: SoftTargets.open(
-        run.input("soft_targets"), run.settings.distill.loss, data.pdf_ids))
+    return heard_network(run, "student", lambda data: SoftTargets.open(
+        run.input("soft_targets"), run.settings.distill.loss, data.pdf_ids, rows=data.target_rows), unaligned=True)
 
 
-@stage(reads=[*EVALUATION, "baseline"], settings=["decode"], resumable=True)
+@stage(reads=[*EVALUATION, "transfer", "baseline"], settings=["decode"], resumable=True)
 def decode_baseline(run: StageRun) -> dict:
     """The baseline: acoustic scale tuned on the tuning split, then the test splits decoded."""
-    return evaluate(run, baseline_system(run))
+    return evaluate(run, baseline_system(run), noisy_splits(run))
 
 
 @stage(reads=[*EVALUATION, "teachers"], settings=["decode"], resumable=True)
@@ -126,10 +130,10 @@ def decode_ensemble(run: StageRun) -> dict:
     return evaluate(run, ensemble_system(run))
 
 
-@stage(reads=[*EVALUATION, "student"], settings=["decode"], resumable=True)
+@stage(reads=[*EVALUATION, "transfer", "student"], settings=["decode"], resumable=True)
 def decode_student(run: StageRun) -> dict:
     """The student, tuned and decoded likewise."""
-    return evaluate(run, student_system(run))
+    return evaluate(run, student_system(run), noisy_splits(run))
 
 
 @stage(reads=["features", "pronunciations", "align", "graph", "adapt", "student", "decode_student"],
@@ -148,9 +152,10 @@ def export(run: StageRun) -> dict:
                                   evaluation_config(run.settings.decode, search=search), run.out, run.device)
 
 
-@stage(reads=["corpus", "features", "lang", "large_lm", "rungs", "teachers", "baseline", "student", *DECODED, "export"],
+@stage(reads=["corpus", "features", "lang", "align", "large_lm", "rungs", "teachers", "transfer", "baseline", "student",
+              *DECODED, "export"],
        settings=["corpus", "features", "speed", "lang", *RUNGS, "pronunciations", "align", "data", "teachers",
-                 "distill", "student", "decode"])
+                 "transfer", "distill", "student", "decode"])
 def report(run: StageRun) -> dict:
     """Word error rates with intervals and paired tests: RESULTS.json, RESULTS.md, plots, error listings."""
     systems = [Evaluated(run.input(stage) / name) for stage in ("rungs", *DECODED) for name in run.figures(stage)]
@@ -159,18 +164,20 @@ def report(run: StageRun) -> dict:
         **{name: ("teacher", run.input("teachers") / name) for name in run.figures("teachers")},
         "baseline": ("baseline", run.input("baseline") / "baseline"),
         "student": ("student", run.input("student") / "student")})
+    noisy, data = noisy_splits(run), split_figures(run)
     write_results(
-        run.out, run.recipe, systems=systems, curves=curves, stores=stores_of(run),
+        run.out, run.recipe, systems=systems, curves=curves,
+        stores=stores_of(run) | {name: split.store for name, split in noisy.items()},
         pairs=[("ensemble", "baseline"), ("student", "baseline"), ("student", "ensemble"), ("exported", "student")],
-        data=split_figures(run), settings=run.settings.all(), device=str(run.device),
+        data=data | noisy_data(run, data), settings=run.settings.all(), device=str(run.device),
         seeds=[*run.settings.teachers.seeds, run.settings.student.seed], stages=run.stage_seconds(),
         command=shlex.join(["python", *sys.argv]))
     run.publish("RESULTS.json", "RESULTS.md", "RESULTS.txt", "training.png", "reliability.png", "wer.png")
     return {"systems": len(systems)}
 
 
-STAGES = [corpus, *foundation.STAGES, teachers, soft_targets, baseline, student, decode_baseline, decode_teachers,
-          decode_ensemble, decode_student, export, report, *specialists.STAGES]
+STAGES = [corpus, *foundation.STAGES, teachers, *transfer.STAGES, soft_targets, baseline, student, decode_baseline,
+          decode_teachers, decode_ensemble, decode_student, export, report]
 recipe = Recipe("mini_librispeech", Settings, ROOT / "conf" / "mini_librispeech.yaml", STAGES)
 
 if __name__ == "__main__":
