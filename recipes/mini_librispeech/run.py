@@ -33,7 +33,7 @@ from asr_distill.recipe_command import main
 from asr_distill.report.collect import Evaluated, training_curves, write_results
 from asr_distill.report.evaluation import Candidate, evaluate_all, search_of
 from local.mini_librispeech import find_resources
-from recipes import foundation, transfer
+from recipes import foundation, specialists, transfer
 from recipes.common import (
     FINAL,
     RUNGS,
@@ -177,7 +177,7 @@ def report(run: StageRun) -> dict:
 
 
 STAGES = [corpus, *foundation.STAGES, teachers, *transfer.STAGES, soft_targets, baseline, student, decode_baseline,
-          decode_teachers, decode_ensemble, decode_student, export, report]
+          decode_teachers, decode_ensemble, decode_student, export, report, *specialists.STAGES]
 recipe = Recipe("mini_librispeech", Settings, ROOT / "conf" / "mini_librispeech.yaml", STAGES)
 
 if __name__ == "__main__":
