@@ -1,0 +1,123 @@
+"""One network of the recipe from its settings to its errors, and lists of them over the cores of this machine."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asr_distill.acoustic.config import NetworkConfig, TrainerConfig
+from asr_distill.acoustic.fit import fit
+from asr_distill.acoustic.model import AcousticModel
+from asr_distill.acoustic.precision import choose_precision
+from asr_distill.acoustic.targets import HardTargets, Targets
+from asr_distill.distill.config import DistillConfig
+from asr_distill.distill.dense_targets import DenseTargets
+from asr_distill.executor import Workers, available_cpus
+from asr_distill.files import read_array, write_array
+from asr_distill.logs import log, to_terminal
+from recipes.mnist.images import Errors, chosen_images, load_digits, logits_of, scaling, training_data
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A large net's logits of all training images (an .npy file), and how they are learned."""
+
+    logits: Path
+    temperature: float
+    loss: DistillConfig
+
+
+@dataclass(frozen=True)
+class Job:
+    """One network: plain data for another process. Its result is the folder `out`."""
+
+    label: str
+    out: Path
+    images: Path  # folder of the stage `data`
+    network: NetworkConfig
+    trainer: TrainerConfig
+    seed: int
+    heldout: int  # the last so many training images are not trained on, but scored
+    teacher: Teacher | None = None  # None: learns the labels
+    digits: tuple[int, ...] = ()  # trained on alone; empty: all
+
+    @property
+    def name(self) -> str:
+        return self.out.name
+
+
+def train_networks(jobs: Sequence[Job], device: torch.device, workers: int) -> dict[str, dict[str, Any]]:
+    """Train what is not trained yet; name -> figures of each network, in the order of `jobs`.
+
+    `workers` networks at once, each with its share of the cores (0: as many as there are cores, one on a GPU).
+    """
+    workers = min(len(jobs), workers or (1 if device.type == "cuda" else available_cpus()))
+    setup: dict[str, Any] = {} if workers == 1 else {"initializer": _begin_worker, "initargs": (workers,)}
+    figures: dict[str, dict[str, Any]] = {}
+    with Workers(workers, **setup) as pool:
+        for (job, _), found in pool.run(train_network, [(job, str(device)) for job in jobs]):
+            figures[job.name] = found
+            log.info("%s: %s (%d of %d networks)", job.label, ", ".join(
+                f"{errors['errors']} errors in {errors['images']:,} {split} images"
+                for split, errors in found["splits"].items()), len(figures), len(jobs))
+    return {job.name: figures[job.name] for job in jobs}
+
+
+def train_network(task: tuple[Job, str]) -> dict[str, Any]:
+    """Fit one network on its job's device; figures of the training and, by split, its errors.
+
+    Writes the logits of the scored images beside the model: test_logits.npy and, where some are held out,
+    heldout_logits.npy.
+    """
+    job, device = task[0], torch.device(task[1])
+    digits = load_digits(job.images, "train")
+    cmvn = scaling(digits.images[0].size)
+    data = training_data(digits, chosen_images(digits.labels, job.heldout, job.digits), cmvn, device,
+                         choose_precision(job.trainer.precision, device).dtype)
+    figures = fit(data, _targets(job, data.pdf_ids), cmvn, job.network, job.trainer, seed=job.seed, out=job.out,
+                  label=job.label)
+    model = AcousticModel.load(job.out, device)
+    kept = ("updates", "seconds", "precision", "parameters", "seed", "train_accuracy")
+    bytes_ = (job.out / "weights.safetensors").stat().st_size
+    splits = {}
+    for split, images, labels in _scored(job, digits):
+        logits = logits_of(model, images)
+        write_array(job.out / f"{split}_logits.npy", logits)
+        splits[split] = Errors.of(logits, labels).to_dict()
+    return {name: figures[name] for name in kept} | {"bytes": bytes_, "splits": splits}
+
+
+def _targets(job: Job, labels: torch.Tensor) -> Targets:
+    if job.teacher is None:
+        return HardTargets(labels)
+    logits = torch.from_numpy(read_array(job.teacher.logits)).to(labels.device)
+    return DenseTargets(logits, job.teacher.temperature, job.teacher.loss, labels)
+
+
+def _scored(job: Job, train: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    test = load_digits(job.images, "test")
+    scored = [("test", test.images, test.labels)]
+    if job.heldout:
+        scored.append(("heldout", train.images[-job.heldout:], train.labels[-job.heldout:]))
+    return scored
+
+
+class _Lines(io.TextIOWrapper):
+    """A stream that is no terminal to whoever asks: several live lines of progress would overwrite each other."""
+
+    def isatty(self) -> bool:
+        return False
+
+
+def _begin_worker(workers: int) -> None:
+    sys.stderr = _Lines(os.fdopen(os.dup(2), "wb"), line_buffering=True)
+    to_terminal()
+    torch.set_num_threads(max(1, available_cpus() // workers))
