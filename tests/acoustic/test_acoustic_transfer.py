@@ -15,7 +15,7 @@ from asr_distill.acoustic.config import DataConfig, TrainerConfig
 from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.fit import train_accuracy
 from asr_distill.acoustic.network import build_network
-from asr_distill.acoustic.spread import spread_alignment
+from asr_distill.acoustic.spread import hidden_alignment, spread_alignment
 from asr_distill.acoustic.trainer import train
 from asr_distill.distill.config import DistillConfig
 from asr_distill.distill.soft_store import SoftStore
@@ -130,6 +130,29 @@ def test_alignments_are_spread_over_views_of_joined_stores() -> None:
     assert views.rows.tolist() == 2 * list(range(clean.num_frames)) and views.head == 3
     whole = spread_alignment(alignment, clean)
     assert spread_alignment(whole, views).pdf_ids.tolist() == spread.pdf_ids.tolist()
+
+
+def test_hidden_transcripts_are_those_of_texts() -> None:
+    store, alignment, cmvn = synthetic(utterances=40)
+    assert hidden_alignment(alignment, store, 0.0) is alignment
+    half, most = (hidden_alignment(alignment, store, share) for share in (0.5, 0.8))
+    assert 10 < half.aligned.sum() < 30 and most.aligned.sum() < half.aligned.sum()
+    assert half.aligned[most.aligned].all()
+    frames = np.repeat(half.aligned, np.diff(store.offsets))
+    for name in ("pdf_ids", "phone_ids", "states"):
+        values, before = getattr(half, name), getattr(alignment, name)
+        assert (values[frames] == before[frames]).all() and (values[~frames] == -1).all()
+        assert values.dtype == before.dtype
+    perturbed, _, _ = synthetic(utterances=40, seed=1)  # the same texts, other frames
+    other = hidden_alignment(alignment, renamed(perturbed, "sp0.9-"), 0.5)
+    assert (other.aligned == half.aligned).all()
+    data = TrainingData.build(store, half, cmvn, CONFIG, CPU, **CONTEXT)
+    assert owners(data.train, store) | owners(data.heldout, store) == set(np.flatnonzero(half.aligned))
+    data = TrainingData.build(store, half, cmvn, CONFIG, CPU, unaligned=True, **CONTEXT)
+    assert owners(data.train, store) >= set(np.flatnonzero(~half.aligned))
+    assert data.target_rows is None
+    views = TrainingData.build(StoreViews([store, store]), half, cmvn, CONFIG, CPU, **CONTEXT)
+    assert views.target_rows is not None and views.target_rows.tolist() == 2 * list(range(store.num_frames))
 
 
 def test_alignments_of_something_else_are_named() -> None:
