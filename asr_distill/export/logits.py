@@ -16,25 +16,49 @@ from asr_distill.acoustic.spliced import SplicedLinear
 from asr_distill.acoustic.tdnn import TdnnBlock
 
 
-class SplicedLogits(nn.Module):
-    """A network that classifies single windows: (batch, frames, coefficients) -> (batch, frames, pdfs)."""
+class WindowLogits(nn.Module):
+    """(batch, frames, coefficients) -> (batch, frames, pdfs); `of_windows` gives the same from frames in context."""
+
+    left: int
+    right: int
+    stride: int
+
+    @property
+    def ahead(self) -> int:
+        """How many frames after the last one of a whole number of strides its logits wait for."""
+        return self.right - (self.stride - 1)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """Whole utterances: the first and the last frame are repeated at the edges."""
+        length = frames.shape[1]
+        steps = (length + self.stride - 1) // self.stride
+        place = torch.arange(self.left + steps * self.stride + self.ahead, device=frames.device) - self.left
+        last = torch.arange(length, device=frames.device)[-1:]
+        windows = frames.index_select(1, torch.minimum(place.clamp(min=0), last))
+        return self.of_windows(windows)[:, :length]
+
+    def of_windows(self, windows: torch.Tensor) -> torch.Tensor:
+        """windows (batch, left + n + ahead, coefficients) -> (batch, n, pdfs); n a multiple of the stride."""
+        raise NotImplementedError
+
+
+class SplicedLogits(WindowLogits):
+    """A network that classifies single windows."""
 
     def __init__(self, network: nn.Module, left: int, right: int):
         super().__init__()
-        self.network, self.left, self.right = network, left, right
+        self.network, self.left, self.right, self.stride = network, left, right, 1
 
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        batch, length, coefficients = frames.shape
-        width = self.left + 1 + self.right
-        centre = torch.arange(length, device=frames.device).unsqueeze(1)  # (frames, 1)
-        index = centre + torch.arange(-self.left, self.right + 1, device=frames.device)  # (frames, width)
-        index = torch.minimum(index.clamp(min=0), centre[-1:])  # edges: the first or last frame repeated
-        windows = frames.index_select(1, index.reshape(-1))  # (batch, frames * width, coefficients)
-        logits = self.network(windows.reshape(-1, width, coefficients))  # (batch * frames, pdfs)
-        return logits.reshape(batch, -1, logits.shape[-1])
+    def of_windows(self, windows: torch.Tensor) -> torch.Tensor:
+        width, coefficients = self.left + 1 + self.right, windows.shape[2]
+        centre = torch.arange(windows.shape[1] - (width - 1), device=windows.device).unsqueeze(1)  # (frames, 1)
+        index = centre + torch.arange(width, device=windows.device)  # (frames, width)
+        spliced = windows.index_select(1, index.reshape(-1))  # (batch, frames * width, coefficients)
+        logits = self.network(spliced.reshape(-1, width, coefficients))  # (batch * frames, pdfs)
+        return logits.reshape(windows.shape[0], -1, logits.shape[-1])
 
 
-class GridLogits(nn.Module):
+class GridLogits(WindowLogits):
     """A network on a grid, over the whole utterance at once; the grid is counted from its first frame."""
 
     def __init__(self, network: GridNetwork):
@@ -44,17 +68,12 @@ class GridLogits(nn.Module):
         self.blocks, self.head, self.output = network.blocks, network.head, network.output
         _plain_products(self)
 
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        batch, length, _ = frames.shape
-        steps = (length + self.stride - 1) // self.stride
-        place = torch.arange((steps - 1) * self.stride + 1 + self.left + self.right, device=frames.device) - self.left
-        last = torch.arange(length, device=frames.device)[-1:]
-        hidden = self.front(frames.index_select(1, torch.minimum(place.clamp(min=0), last)))  # (steps, batch, width)
+    def of_windows(self, windows: torch.Tensor) -> torch.Tensor:
+        hidden = self.front(windows)  # (steps, batch, width)
         for block in self.blocks:
             hidden = block(hidden)
         final = self.head(hidden).transpose(0, 1)  # (batch, steps, stride * final)
-        final = final.reshape(batch, -1, self.output.in_features)[:, :length]
-        return self.output(final)
+        return self.output(final.reshape(windows.shape[0], -1, self.output.in_features))
 
 
 class GatheredFront(nn.Module):
@@ -103,7 +122,7 @@ def _plain_products(module: nn.Module) -> None:
             _plain_products(child)
 
 
-def logits_of(network: nn.Module) -> nn.Module | None:
+def logits_of(network: nn.Module) -> WindowLogits | None:
     """A copy of `network` as a module (batch, frames, coefficients) -> (batch, frames, pdfs), on the CPU in float32.
 
     None for a kind that has no such form: attention over a whole recording needs memory of its length squared.

@@ -118,16 +118,21 @@ def fold_cmvn(logits: SplicedLogits, cmvn: Cmvn) -> bool:
     return False
 
 
+def check_deployable(model: ExportableModel) -> None:
+    """Raises UserError for a model whose CMVN needs the speaker."""
+    if model.cmvn.kind in ("speaker", "speaker_mean") or model.cmvn.stream == "adapted":
+        raise UserError(f"this model hears frames made for the speaker (CMVN kind '{model.cmvn.kind}', stream "
+                        f"'{model.cmvn.stream}'), and a deployed recogniser does not know the speaker: "
+                        "train the student with CMVN kind 'global' or 'online' on raw features")
+
+
 def export_onnx(model: ExportableModel, path: Path, metadata: dict[str, Any] | None = None) -> None:
     """Write `path`: `features` (batch, frames, coefficients) -> `log_likelihoods` (batch, frames, pdfs).
 
     `metadata` is added to the file's own. Raises UserError for a model whose CMVN needs the speaker, or whose network
     has attention.
     """
-    if model.cmvn.kind in ("speaker", "speaker_mean") or model.cmvn.stream == "adapted":
-        raise UserError(f"this model hears frames made for the speaker (CMVN kind '{model.cmvn.kind}', stream "
-                        f"'{model.cmvn.stream}'), and a deployed recogniser does not know the speaker: "
-                        "train the student with CMVN kind 'global' or 'online' on raw features")
+    check_deployable(model)
     graph = EmissionGraph(model).eval()
     coefficients = len(model.cmvn.train.mean)
     left, right = int(model.network.left), int(model.network.right)
