@@ -79,7 +79,7 @@ def load_recipe(name: str) -> Recipe:
                         "(recipes live in the folder recipes/ of a checkout; run from there)")
     spec = importlib.util.spec_from_file_location(f"asr_distill_recipe_{script.parent.name}", script)
     assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
         recipe = module.recipe

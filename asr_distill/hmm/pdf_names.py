@@ -1,29 +1,33 @@
-"""What a pdf stands for, in a word: `AH 1` is a senone of the middle state of AH, in whatever neighbourhood."""
+"""Which phones a pdf stands for, whatever their neighbours."""
 
 from __future__ import annotations
 
-from asr_distill.hmm.decision_tree import DecisionTree
+from collections.abc import Iterator
+
+from asr_distill.hmm.decision_tree import PHONE, DecisionTree
 from asr_distill.hmm.model import HmmModel, base_phone
 
 
 def pdf_phones(hmm: HmmModel) -> list[tuple[str, ...]]:
-    """For each pdf the base phones that it is reached from (stress and word position left out), in their order."""
+    """For each pdf the base phones that reach it (stress and word position left out), in the phones' order."""
     found: list[dict[str, None]] = [{} for _ in range(hmm.num_pdfs)]
-    leaves: dict[int, frozenset[int]] = {}
     for index, phone in enumerate(hmm.phones, 1):
         for state in range(hmm.states[index - 1]):
-            if isinstance(hmm.tree, DecisionTree):
-                pdfs = _leaves(hmm.tree, hmm.tree.roots[index - 1][state], leaves)
-            else:
-                pdfs = frozenset([hmm.tree.pdf(0, index, 0, state)])
+            pdfs = (_leaves(hmm.tree, hmm.tree.roots[index - 1][state], index) if isinstance(hmm.tree, DecisionTree)
+                    else [hmm.tree.pdf(0, index, 0, state)])
             for pdf in pdfs:
                 found[pdf][base_phone(phone)] = None
     return [tuple(names) for names in found]
 
 
-def _leaves(tree: DecisionTree, at: int, known: dict[int, frozenset[int]]) -> frozenset[int]:
-    """Pdfs below a reference, whatever the phone; `known`: those of the references seen before."""
-    if at not in known:
-        known[at] = frozenset([-1 - at]) if at < 0 else frozenset().union(
-            *(_leaves(tree, reference, known) for reference in tree.nodes[at][2:]))
-    return known[at]
+def _leaves(tree: DecisionTree, at: int, phone: int) -> Iterator[int]:
+    """Pdfs below a reference for this phone between any neighbours."""
+    if at < 0:
+        yield -1 - at
+        return
+    place, asked, yes, no = tree.nodes[at]
+    if place == PHONE:
+        yield from _leaves(tree, yes if phone in tree.sets[asked] else no, phone)
+    else:
+        for reference in (yes, no):
+            yield from _leaves(tree, reference, phone)

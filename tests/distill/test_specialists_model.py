@@ -210,6 +210,27 @@ def test_interval_is_that_of_a_sampling_by_hand() -> None:
     assert row.difference_low == pytest.approx(low, abs=3e-3) and row.difference_high == pytest.approx(high, abs=3e-3)
 
 
+def test_interval_over_speakers() -> None:
+    """All utterances of one speaker: nothing is left to draw. Each a speaker of its own: that over utterances."""
+    general, combined = random_model(8, 0), GeneralistWithSpecialists(random_model(8, 0), random_specialists())
+    counts = coverage_counts({"a": general, "b": combined}, combined.coverage, STORE, ALIGNMENT)
+    assert counts.speakers == tuple(utterance.speaker for utterance in STORE.utterances)
+    row = dataclasses.replace(counts, speakers=("one",) * 6).table("a", "b", resamples=500)[-1]
+    assert row.speaker_low == row.speaker_high == pytest.approx(row.difference)
+    assert row.difference_low < row.difference < row.difference_high
+    row = dataclasses.replace(counts, speakers=tuple("abcdef")).table("a", "b", resamples=500)[-1]
+    assert (row.speaker_low, row.speaker_high) == (row.difference_low, row.difference_high)
+
+
+def test_tables_of_any_pair() -> None:
+    general, combined = random_model(8, 0), GeneralistWithSpecialists(random_model(8, 0), random_specialists())
+    counts = coverage_counts({"a": general, "b": combined, "c": ENSEMBLE}, combined.coverage, STORE, ALIGNMENT)
+    one, two, three = (counts.table(*pair, resamples=300) for pair in (("a", "b"), ("b", "c"), ("a", "c")))
+    for first, second, whole in zip(one, two, three, strict=True):
+        assert first.system_correct == second.reference_correct and second.system_correct == whole.system_correct
+        assert first.difference + second.difference == pytest.approx(whole.difference)
+
+
 def test_another_stores_alignment() -> None:
     general, combined = random_model(8, 0), GeneralistWithSpecialists(random_model(8, 0), random_specialists())
     with pytest.raises(UserError, match="align again"):
