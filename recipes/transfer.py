@@ -28,6 +28,7 @@ from recipes.common import NETWORK_TRAIN, load_teachers, network_store, small_ne
 
 UNTRANSCRIBED, NOISY = "untranscribed", "_noisy"
 HEARD = ["features", "align", "untranscribed", "transfer"]  # what baseline and student are trained on
+HEARING = ["transfer.clean", "transfer.hidden"]  # settings that say which of it
 
 
 @stage(settings=["corpus.on_error", "corpus.workers", "features", "speed", "transfer.untranscribed",
@@ -46,7 +47,7 @@ def untranscribed(run: StageRun) -> dict:
 
 
 @stage(reads=["corpus", "features", "untranscribed"],
-       settings=["corpus", "features", "speed", "transfer.untranscribed", "transfer.views", "transfer.clean",
+       settings=["corpus", "features", "speed", "transfer.untranscribed", "transfer.views",
                  "transfer.degrade", "transfer.noisy_test", "transfer.test"], resumable=True)
 def transfer(run: StageRun) -> dict:
     """What students hear in rooms and noise: views of the training audio, a noisy copy of the reported splits."""
@@ -55,7 +56,7 @@ def transfer(run: StageRun) -> dict:
         log.info("transfer: nothing to do; transfer.views is 0 and transfer.noisy_test is false")
         return {}
     root = Resources.load(run.input("corpus"), run.settings.corpus.dir).root
-    figures: dict[str, Any] = {"clean": settings.clean, "views": {}, "tests": {}}
+    figures: dict[str, Any] = {"views": {}, "tests": {}}
     for view in range(settings.views):
         degrade = dataclasses.replace(settings.degrade, seed=settings.degrade.seed + view)
         cuts = {_training(run): load_split(run.input("corpus"), TRAIN, root)}
@@ -82,14 +83,13 @@ def clean_store(run: StageRun) -> FrameStore:
 
 def heard_store(run: StageRun) -> FrameStore:
     """What baseline and student are trained on: the clean store, its noisy views, or all of them."""
-    clean, figures = clean_store(run), run.figures("transfer")
-    views = []
-    for view, names in figures.get("views", {}).items():
+    clean, views = clean_store(run), []
+    for view, names in run.figures("transfer").get("views", {}).items():
         stores = [FrameStore(run.input("transfer") / view / name) for name in names]
         views.append(JoinedStores(stores) if len(stores) > 1 else stores[0])
     if not views:
         return clean
-    return StoreViews([clean, *views] if figures["clean"] else views)
+    return StoreViews([clean, *views] if run.settings.transfer.clean else views)
 
 
 def heard_network(run: StageRun, name: str, targets: Callable[[TrainingData], Targets], *,

@@ -54,7 +54,7 @@ from recipes.common import (
     training_data,
 )
 from recipes.settings import Settings
-from recipes.transfer import HEARD, check_streams, clean_store, heard_network, noisy_data, noisy_splits
+from recipes.transfer import HEARD, HEARING, check_streams, clean_store, heard_network, noisy_data, noisy_splits
 
 EVALUATION = ["features", "lang", "align", "large_lm", "graph", "adapt"]  # what every decoding reads
 ENSEMBLE = [f"distill.store.{name}" for name in ("teachers", "chosen", "weights", "mean")]  # makes one of the teachers
@@ -98,14 +98,14 @@ def soft_targets(run: StageRun) -> dict:
     return write_soft_targets(ensemble, clean_store(run), run.out, run.settings.distill.store, run.device)
 
 
-@stage(reads=HEARD, settings=["data", "student", "transfer.hidden", "transfer.hear_hidden"], resumable=True)
+@stage(reads=HEARD, settings=["data", "student", *HEARING], resumable=True)
 def baseline(run: StageRun) -> dict:
     """The student's shape, trainer and number of updates on hard targets alone."""
     return heard_network(run, "baseline", lambda data: HardTargets(data.pdf_ids))
 
 
-@stage(reads=[*HEARD, "soft_targets"], settings=["data", "distill", "student", "transfer.hidden",
-                                                 "transfer.hear_hidden"], resumable=True)
+@stage(reads=[*HEARD, "soft_targets"], settings=["data", "distill", "student", *HEARING, "transfer.hear_hidden"],
+       resumable=True)
 def student(run: StageRun) -> dict:
     """The small network on soft and hard targets."""
     return heard_network(run, "student", lambda data: SoftTargets.open(

@@ -95,9 +95,9 @@ def test_views_in_rooms_and_noise(world: World) -> None:
     first, second = (store.frames for store in heard.stores[1:])
     assert not np.array_equal(first, second)  # of two seeds
     assert (first != clean.frames).any(1).mean() > 0.5
-    noisy = world.make(transfer.transfer, settings_of(views=1, clean=False), "t2")
-    assert noisy["tests"] == {}
-    alone = transfer.heard_store(world.run_of(transfer.transfer, settings))
+    noisy = settings_of(views=1, clean=False)
+    assert world.make(transfer.transfer, noisy, "t2")["tests"] == {}
+    alone = transfer.heard_store(world.run_of(transfer.transfer, noisy))
     assert isinstance(alone, StoreViews)
     assert alone.num_frames == clean.num_frames and alone.utterances == clean.utterances
     np.testing.assert_array_equal(alone.stores[0].frames, first)
