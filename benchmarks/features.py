@@ -1,4 +1,5 @@
-"""Speed of log-mel features: torchaudio, kaldi-native-fbank, lhotse and ours; then of FLAC to stored features.
+"""Speed of log-mel features: torchaudio, kaldi-native-fbank, lhotse and ours; then of FLAC to stored features, clean
+and in rooms and noise.
 
     python benchmarks/features.py --audio LibriSpeech/dev-clean-2 --threads 1
     python benchmarks/features.py --threads 2 --seconds 1200         # noise, made on the spot
@@ -12,6 +13,7 @@ both ways, utterances divided over Python threads and torch's own threads, and t
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import logging
 import multiprocessing
@@ -32,6 +34,7 @@ import torch
 import torchaudio
 
 from asr_distill.features.compute import compute_store
+from asr_distill.features.degrade import DegradeConfig
 from asr_distill.features.fbank import Fbank, FbankConfig
 
 RATE = 16000
@@ -63,6 +66,8 @@ def main() -> None:
         table("features alone", race(systems, options.rounds), seconds)
         stores = store_systems(files, Path(scratch), options.threads, torch.device(options.device))
         table("FLAC to stored features", race(stores, max(1, options.rounds // 3)), seconds)
+        heard = degraded_systems(files, Path(scratch), options.threads, torch.device(options.device))
+        costs("FLAC to stored features of ours", race(heard, max(1, options.rounds // 3)), seconds)
 
 
 def extractors(device: str) -> dict[str, Extract]:
@@ -136,6 +141,23 @@ def store_systems(files: list[Path], scratch: Path, threads: int, device: torch.
     }
 
 
+def degraded_systems(files: list[Path], scratch: Path, threads: int, device: torch.device,
+                     ) -> dict[str, Callable[[], object]]:
+    """The clean store, its degraded copy with the default shares, and each kind of it on every utterance."""
+    cuts = lhotse.CutSet.from_cuts(make_cut(file) for file in files).to_eager()
+    fresh = (scratch / f"degraded{i}" for i in range(10_000))
+    nothing = DegradeConfig(reverb=0, white=0, pink=0, brown=0, babble=0)
+    kinds = {"clean": None, "degraded, the default mixture": DegradeConfig(),
+             "a room for each": dataclasses.replace(nothing, reverb=1),
+             "pink noise for each": dataclasses.replace(nothing, pink=1),
+             "babble for each": dataclasses.replace(nothing, babble=1)}
+
+    def job(degrade: DegradeConfig | None) -> Callable[[], object]:
+        return lambda: compute_store(cuts, next(fresh), CONFIG, device, degrade=degrade, workers=threads, label="views")
+
+    return {name: job(degrade) for name, degrade in kinds.items()}
+
+
 def race(systems: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds of every round of every system, the systems taking turns."""
     times: dict[str, list[float]] = {name: [] for name in systems}
@@ -152,6 +174,16 @@ def table(title: str, times: dict[str, list[float]], seconds: float) -> None:
     for name, taken in times.items():
         middle = statistics.median(taken)
         ratios = f"{min(taken) / min(ours):.2f}, {middle / statistics.median(ours):.2f}"
+        print(f"{name:44s}{seconds / min(taken):8,.0f}{seconds / middle:9,.0f}{ratios:>36s}")
+
+
+def costs(title: str, times: dict[str, list[float]], seconds: float) -> None:
+    """The first system is what the others are measured by."""
+    first = next(iter(times.values()))
+    print(f"\n{title:44s}{'best':>8s}{'median':>9s}{f'takes x {next(iter(times))} (best, median)':>36s}")
+    for name, taken in times.items():
+        middle = statistics.median(taken)
+        ratios = f"{min(taken) / min(first):.2f}, {middle / statistics.median(first):.2f}"
         print(f"{name:44s}{seconds / min(taken):8,.0f}{seconds / middle:9,.0f}{ratios:>36s}")
 
 
