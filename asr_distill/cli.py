@@ -33,6 +33,8 @@ CONTENTS: dict[str, list[Verb]] = {
              "word error rate with confidence interval, paired test, error listing"),
     ],
     "Deploy": [
+        Verb("export", "asr_distill.export.export_command",
+             "a recogniser as onnx, sherpa-onnx or vosk directory, measured there"),
         Verb("transcribe", "asr_distill.export.transcribe_command", "text (and word times) of audio files"),
     ],
     "Measure": [

@@ -90,7 +90,7 @@ def export_bundle(model: ExportableModel, hmm: HmmModel, lang: Lang, graph_dir: 
     for name in lang.alignment_files:
         _copy(lang.directory / name, out)
     hmm.save(out)
-    sources = []
+    sources: list[str] = []
     if isinstance(model, AcousticModel):
         model.save(out)
         sources += MODEL_FILES

@@ -29,9 +29,17 @@ INPUT, OUTPUT = "features", "log_likelihoods"
 class ExportableModel(Protocol):
     """What the graph is made from: an acoustic.model.AcousticModel."""
 
-    network: Any  # .left, .right, forward(windows (batch, left+1+right, coefficients)) -> (batch, pdfs)
-    cmvn: Cmvn
-    log_priors: torch.Tensor  # (pdfs,)
+    @property
+    def network(self) -> Any:
+        """.left, .right, forward(windows (batch, left+1+right, coefficients)) -> (batch, pdfs)."""
+
+    @property
+    def cmvn(self) -> Cmvn:
+        """How it normalises."""
+
+    @property
+    def log_priors(self) -> torch.Tensor:
+        """(pdfs,)."""
 
 
 class EmissionGraph(nn.Module):
@@ -140,17 +148,23 @@ def export_onnx(model: ExportableModel, path: Path, metadata: dict[str, Any] | N
     facts = {"num_pdfs": len(graph.log_priors), "num_coefficients": coefficients, "left": left, "right": right,
              "cmvn": model.cmvn.kind, "log_priors": [float(f"{value:.9g}") for value in graph.log_priors.tolist()],
              **(metadata or {})}
+    write_graph(graph, (example,), path, [INPUT], [OUTPUT],
+                {name: {0: "batch", 1: "frames"} for name in (INPUT, OUTPUT)}, facts)
+
+
+def write_graph(module: nn.Module, example: tuple[torch.Tensor, ...], path: Path, inputs: list[str],
+                outputs: list[str], axes: dict[str, dict[int, str]], metadata: dict[str, Any]) -> None:
+    """Trace `module` on `example` into an ONNX file that deployed runtimes read; `axes`: the free ones, by name."""
     with atomic_path(path) as temporary:
         with warnings.catch_warnings(), torch.no_grad():
             # the successor of this exporter needs onnxscript and writes opset 18 or later
             warnings.filterwarnings("ignore", category=DeprecationWarning)
-            torch.onnx.export(graph, (example,), str(temporary), opset_version=OPSET, dynamo=False,
-                              input_names=[INPUT], output_names=[OUTPUT],
-                              dynamic_axes={name: {0: "batch", 1: "frames"} for name in (INPUT, OUTPUT)})
+            torch.onnx.export(module, example, str(temporary), opset_version=OPSET, dynamo=False,
+                              input_names=inputs, output_names=outputs, dynamic_axes=axes)
         proto = onnx.load(temporary)
         proto.ir_version = IR_VERSION
         proto.producer_name, proto.producer_version = "asr_distill", __version__
         onnx.helper.set_model_props(proto, {key: value if isinstance(value, str) else json.dumps(value)
-                                            for key, value in facts.items()})
+                                            for key, value in metadata.items()})
         onnx.checker.check_model(proto)
         onnx.save(proto, temporary)

@@ -1,0 +1,121 @@
+"""Transcribe sound files with this directory: python transcribe.py FILE.wav ...   (pip install vosk)
+
+16-bit wav of the model's rate; with `pip install soundfile` also flac, ogg, mp3. Every file of the directory is
+compared with manifest.json first. --json: a JSON object a line, with the words' times.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+import wave
+from pathlib import Path
+
+import vosk
+
+HERE = Path(__file__).resolve().parent
+BLOCK = 8000  # bytes handed over at a time
+VOSK_FRAME_SECONDS = 0.03
+ROUND_SECONDS = 120  # after so much audio, at the next pause, a recognizer is done
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    facts = checked_manifest()["facts"]
+    vosk.SetLogLevel(-1)
+    model = vosk.Model(str(HERE))
+    for file in arguments.files:
+        data, own_rate = read(file, facts["sample_rate"])
+        began = time.process_time()
+        words = transcribe(model, data, own_rate, facts["frame_seconds"])
+        spent = time.process_time() - began
+        text = " ".join(word["word"] for word in words)
+        if arguments.json:
+            print(json.dumps({"file": file, "text": text, "words": words, "cpu_seconds": round(spent, 4)},
+                             ensure_ascii=False), flush=True)
+        else:
+            print(f"{file}\t{text}" if len(arguments.files) > 1 else text, flush=True)
+
+
+def transcribe(model, data, rate, frame_seconds):
+    """[{"word", "start", "end"}] of 16-bit samples; times in seconds."""
+    words, begun = [], 0  # bytes before the recognizer's first one
+    recognizer = new_recognizer(model, rate)
+    for begin in range(0, len(data), BLOCK):
+        if recognizer.AcceptWaveform(data[begin:begin + BLOCK]):
+            words += found(recognizer.Result(), begun / 2 / rate, frame_seconds)
+            if begin - begun > 2 * rate * ROUND_SECONDS:
+                begun = begin + BLOCK
+                recognizer = new_recognizer(model, rate)
+    return words + found(recognizer.FinalResult(), begun / 2 / rate, frame_seconds)
+
+
+def new_recognizer(model, rate):
+    recognizer = vosk.KaldiRecognizer(model, rate)
+    recognizer.SetMaxAlternatives(1)  # the best path; without it Vosk answers with the least expected errors
+    recognizer.SetWords(True)
+    return recognizer
+
+
+def found(result, offset, frame_seconds):
+    """Vosk takes every frame for 30 ms; this model's are shorter."""
+    best, scale = json.loads(result)["alternatives"][0], frame_seconds / VOSK_FRAME_SECONDS
+    return [{"word": word["word"], "start": round(offset + word["start"] * scale, 3),
+             "end": round(offset + word["end"] * scale, 3)} for word in best.get("result", [])]
+
+
+def read(file, rate):
+    """16-bit samples of one channel, as bytes, and their rate."""
+    try:
+        import soundfile
+    except ImportError:
+        return read_wav(file)
+    try:
+        samples, own_rate = soundfile.read(file, dtype="int16", always_2d=True)
+    except soundfile.SoundFileError as error:
+        sys.exit(f"error: {file}: not a readable sound file ({error})")
+    if own_rate < rate:
+        sys.exit(f"error: {file}: {own_rate} samples a second, the model needs {rate} or more; convert it")
+    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(1).astype("int16")
+    return mono.tobytes(), own_rate
+
+
+def read_wav(file):
+    try:
+        with wave.open(file) as sound:
+            if sound.getsampwidth() != 2 or sound.getnchannels() != 1:
+                sys.exit(f"error: {file}: {sound.getnchannels()} channels of {8 * sound.getsampwidth()} bits; convert "
+                         "it to one channel of 16 bits, or pip install soundfile")
+            return sound.readframes(sound.getnframes()), sound.getframerate()
+    except (OSError, EOFError, wave.Error) as error:
+        sys.exit(f"error: {file}: not a readable wav file ({error}); pip install soundfile reads other kinds")
+
+
+def checked_manifest():
+    """manifest.json, after every file was compared with it."""
+    try:
+        manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {HERE / 'manifest.json'}: cannot be read ({error}); copy the whole directory again")
+    if manifest.get("format_version") != 1:
+        sys.exit(f"error: {HERE / 'manifest.json'}: format version {manifest.get('format_version')}, this script "
+                 "reads 1; export again")
+    for name, entry in manifest["files"].items():
+        path = HERE / name
+        if not path.is_file():
+            sys.exit(f"error: {path}: missing; copy the whole directory again")
+        digest = hashlib.sha256()
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        if digest.hexdigest() != entry["sha256"]:
+            sys.exit(f"error: {path}: changed or damaged since export (sha256 differs); copy the whole directory again")
+    return manifest
+
+
+if __name__ == "__main__":
+    main()

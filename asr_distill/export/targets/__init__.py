@@ -1,0 +1,1 @@
+"""Targets of `asr-distill export`: one file each, found by being here."""

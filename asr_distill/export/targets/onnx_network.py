@@ -1,0 +1,50 @@
+"""Target onnx: the network alone, for whoever brings a decoder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from asr_distill.config import to_dict
+from asr_distill.decode.decoder import Decoder
+from asr_distill.export.exporter import Heard, Spoken, Written
+from asr_distill.export.onnx import export_onnx
+from asr_distill.export.onnx_model import NETWORK_FILE, OnnxModel
+from asr_distill.export.source import Source
+from asr_distill.features.cmvn import UtteranceFeatures
+from asr_distill.features.fbank import Fbank
+
+
+@dataclass(frozen=True)
+class OnnxSettings:
+    precision: str = "float32"
+
+
+class OnnxExporter:
+    name = "onnx"
+    summary = "the network: raw log-mel (batch, frames, bands) to log-likelihoods (batch, frames, pdfs)"
+    runtime: tuple[str, ...] = ()
+    settings_class = OnnxSettings
+
+    def write(self, source: Source, out: Path, settings: OnnxSettings) -> Written:
+        export_onnx(source.model, out / NETWORK_FILE, {"features": to_dict(source.features)})
+        usage = (f"python: onnxruntime.InferenceSession('{NETWORK_FILE}').run(None, {{'features': log_mel}})[0] gives "
+                 f"(batch, frames, {source.model.num_pdfs}) log-likelihoods; the HCLG's input label is pdf + 1")
+        return Written((NETWORK_FILE,), usage, {})
+
+    def recognise(self, source: Source, directory: Path, speech: Iterable[Spoken]) -> Iterator[Heard]:
+        """Through onnxruntime and this package's own search over the source's graph."""
+        model, fbank = OnnxModel(directory), Fbank(source.features, torch.device("cpu"))
+        decoder = Decoder(source.directory, source.search)
+        for spoken in speech:
+            began = time.process_time()
+            frames = fbank([torch.from_numpy(spoken.samples)])[0]
+            found = decoder.decode(model.log_likelihoods(UtteranceFeatures(frames)).numpy(), spoken.id)
+            yield Heard(spoken.id, found.words, time.process_time() - began)
+
+
+EXPORTER = OnnxExporter()
