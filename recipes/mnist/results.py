@@ -113,8 +113,8 @@ def comparisons(folders: Mapping[str, Path], labels: np.ndarray, seeds: Sequence
                 read_array(folders[stage] / f"{stage}_{seed}" / "test_logits.npy").argmax(1) != labels
                 for stage in ("distilled", other))
             ours, theirs = int((wrong & ~other_wrong).sum()), int((other_wrong & ~wrong).sum())
-            sentences.append(f"Distilled against {title}, seed {seed}: {ours} images only the distilled net gets wrong, "
-                             f"{theirs} only the other; {p_value(sign_test(ours, theirs))} (exact sign test).")
+            sentences.append(f"Distilled against {title}, seed {seed}: {ours} images that it alone gets wrong, "
+                             f"{theirs} that the other alone does; exact sign test {p_value(sign_test(ours, theirs))}.")
     return sentences
 
 

@@ -34,9 +34,11 @@ def run(exp: Path, *extra: str, recipe: str = "mini_librispeech", check: bool = 
     return done
 
 
-def kill_when(exp: Path, arrived: Callable[[], bool], extra: Sequence[str], seconds: float = 300.0) -> None:
+def kill_when(exp: Path, arrived: Callable[[], bool], extra: Sequence[str], seconds: float = 300.0,
+              recipe: str = "mini_librispeech") -> None:
     """Start the recipe and kill -9 it as soon as `arrived()`; fails where it ends or hangs before."""
-    process = subprocess.Popen(command(exp, *extra), stderr=subprocess.PIPE, text=True, env=environment())
+    process = subprocess.Popen(command(exp, *extra, recipe=recipe), stderr=subprocess.PIPE, text=True,
+                               env=environment())
     deadline = time.monotonic() + seconds
     try:
         while not arrived():
