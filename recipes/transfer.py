@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,30 +48,35 @@ def untranscribed(run: StageRun) -> dict:
 
 
 @stage(reads=["corpus", "features", "untranscribed"],
-       settings=["corpus", "features", "speed", "transfer.untranscribed", "transfer.views",
-                 "transfer.degrade", "transfer.noisy_test", "transfer.test"], resumable=True)
+       settings=["corpus", "features", "speed", "transfer.untranscribed", "transfer.views", "transfer.degrade"],
+       resumable=True)
 def transfer(run: StageRun) -> dict:
-    """What students hear in rooms and noise: views of the training audio, a noisy copy of the reported splits."""
-    settings = run.settings.transfer
-    if not (settings.views or settings.noisy_test):
-        log.info("transfer: nothing to do; transfer.views is 0 and transfer.noisy_test is false")
-        return {}
-    root = Resources.load(run.input("corpus"), run.settings.corpus.dir).root
-    figures: dict[str, Any] = {"views": {}, "tests": {}}
+    """Views of the training audio in rooms and noise, for students to hear, frame for frame the clean audio."""
+    settings, figures = run.settings.transfer, {}
+    if not settings.views:
+        log.info("transfer: nothing to do; transfer.views is 0")
     for view in range(settings.views):
         degrade = dataclasses.replace(settings.degrade, seed=settings.degrade.seed + view)
-        cuts = {_training(run): load_split(run.input("corpus"), TRAIN, root)}
+        cuts = {_training(run): load_split(run.input("corpus"), TRAIN, _root(run))}
         if run.figures("untranscribed"):
             assert settings.untranscribed is not None
             cuts[UNTRANSCRIBED] = load_split(run.input("untranscribed"), UNTRANSCRIBED, settings.untranscribed)
-        figures["views"][f"view{view + 1}"] = {
+        figures[f"view{view + 1}"] = {
             name: _compute(run, found, f"view{view + 1}/{name}", run.settings.speed.factors, degrade)
             for name, found in cuts.items()}
-    for split in run.figures("corpus") if settings.noisy_test else ():
-        if split not in (TRAIN, TUNE):
-            figures["tests"][split + NOISY] = {"of": split} | _compute(
-                run, load_split(run.input("corpus"), split, root), split + NOISY, (1.0,), settings.test)
     return figures
+
+
+@stage(reads=["corpus"], settings=["corpus", "features", "transfer.noisy_test", "transfer.test"], resumable=True)
+def noisy_test(run: StageRun) -> dict:
+    """The reported splits in rooms and noise, where baseline and student are to be scored on these too."""
+    settings = run.settings.transfer
+    if not settings.noisy_test:
+        log.info("noisy_test: nothing to do; transfer.noisy_test is false")
+        return {}
+    return {split + NOISY: {"of": split} | _compute(run, load_split(run.input("corpus"), split, _root(run)),
+                                                    split + NOISY, (1.0,), settings.test)
+            for split in run.figures("corpus") if split not in (TRAIN, TUNE)}
 
 
 def clean_store(run: StageRun) -> FrameStore:
@@ -84,7 +90,7 @@ def clean_store(run: StageRun) -> FrameStore:
 def heard_store(run: StageRun) -> FrameStore:
     """What baseline and student are trained on: the clean store, its noisy views, or all of them."""
     clean, views = clean_store(run), []
-    for view, names in run.figures("transfer").get("views", {}).items():
+    for view, names in run.figures("transfer").items():
         stores = [FrameStore(run.input("transfer") / view / name) for name in names]
         views.append(JoinedStores(stores) if len(stores) > 1 else stores[0])
     if not views:
@@ -113,14 +119,13 @@ def check_streams(run: StageRun, ensemble: Ensemble) -> Ensemble:
 
 def noisy_splits(run: StageRun) -> dict[str, Split]:
     """The noisy copies of the reported splits, where there are any, with the alignments of the clean ones."""
-    tests = run.figures("transfer").get("tests", {})
-    return {name: Split(FrameStore(run.input("transfer") / name), Alignment.load(run.input("align") / facts["of"]))
-            for name, facts in tests.items()}
+    return {name: Split(FrameStore(run.input("noisy_test") / name), Alignment.load(run.input("align") / facts["of"]))
+            for name, facts in run.figures("noisy_test").items()}
 
 
 def noisy_data(run: StageRun, data: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """What the noisy copies hold: what the clean splits do."""
-    return {name: data[facts["of"]] for name, facts in run.figures("transfer").get("tests", {}).items()}
+    return {name: data[facts["of"]] for name, facts in run.figures("noisy_test").items()}
 
 
 def _adapted(model: Any) -> bool:
@@ -131,10 +136,14 @@ def _training(run: StageRun) -> str:
     return NETWORK_TRAIN if NETWORK_TRAIN in run.figures("features") else TRAIN
 
 
+def _root(run: StageRun) -> Path:
+    return Resources.load(run.input("corpus"), run.settings.corpus.dir).root
+
+
 def _compute(run: StageRun, cuts: CutSet, name: str, speeds: tuple[float, ...],
              degrade: DegradeConfig | None = None) -> dict[str, Any]:
     return compute_store(cuts, run.out / name, run.settings.features, run.device, speeds=speeds, degrade=degrade,
                          workers=run.settings.corpus.workers, label=f"features of {name}")
 
 
-STAGES = [untranscribed, transfer]
+STAGES = [untranscribed, transfer]  # before soft targets; noisy_test before decoding

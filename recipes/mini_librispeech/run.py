@@ -112,7 +112,7 @@ def student(run: StageRun) -> dict:
         run.input("soft_targets"), run.settings.distill.loss, data.pdf_ids, rows=data.target_rows), unaligned=True)
 
 
-@stage(reads=[*EVALUATION, "transfer", "baseline"], settings=["decode"], resumable=True)
+@stage(reads=[*EVALUATION, "noisy_test", "baseline"], settings=["decode"], resumable=True)
 def decode_baseline(run: StageRun) -> dict:
     """The baseline: acoustic scale tuned on the tuning split, then the test splits decoded."""
     return evaluate(run, baseline_system(run), noisy_splits(run))
@@ -130,7 +130,7 @@ def decode_ensemble(run: StageRun) -> dict:
     return evaluate(run, ensemble_system(run))
 
 
-@stage(reads=[*EVALUATION, "transfer", "student"], settings=["decode"], resumable=True)
+@stage(reads=[*EVALUATION, "noisy_test", "student"], settings=["decode"], resumable=True)
 def decode_student(run: StageRun) -> dict:
     """The student, tuned and decoded likewise."""
     return evaluate(run, student_system(run), noisy_splits(run))
@@ -152,8 +152,8 @@ def export(run: StageRun) -> dict:
                                   evaluation_config(run.settings.decode, search=search), run.out, run.device)
 
 
-@stage(reads=["corpus", "features", "lang", "align", "large_lm", "rungs", "teachers", "transfer", "baseline", "student",
-              *DECODED, "export"],
+@stage(reads=["corpus", "features", "lang", "align", "large_lm", "rungs", "teachers", "baseline", "student",
+              "noisy_test", *DECODED, "export"],
        settings=["corpus", "features", "speed", "lang", *RUNGS, "pronunciations", "align", "data", "teachers",
                  "transfer", "distill", "student", "decode"])
 def report(run: StageRun) -> dict:
@@ -176,8 +176,9 @@ def report(run: StageRun) -> dict:
     return {"systems": len(systems)}
 
 
-STAGES = [corpus, *foundation.STAGES, teachers, *transfer.STAGES, soft_targets, baseline, student, decode_baseline,
-          decode_teachers, decode_ensemble, decode_student, export, report, *specialists.STAGES]
+STAGES = [corpus, *foundation.STAGES, teachers, *transfer.STAGES, soft_targets, baseline, student,
+          transfer.noisy_test, decode_baseline, decode_teachers, decode_ensemble, decode_student, export, report,
+          *specialists.STAGES]
 recipe = Recipe("mini_librispeech", Settings, ROOT / "conf" / "mini_librispeech.yaml", STAGES)
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ def test_two_temperatures_on_a_finished_experiment(tmp_path: Path) -> None:
     assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in base.rglob("*")
             if path.is_file() and "study" not in path.relative_to(base).parts} == before
     made = sorted(path.name.split("-")[0] for path in (base / "study/stages").iterdir())
-    assert made == ["17_soft_targets", *["18_baseline"] * 2, *["19_student"] * 4, *["20_decode_baseline"] * 2,
-                    "22_decode_ensemble", *["23_decode_student"] * 4]
+    assert made == ["17_soft_targets", *["18_baseline"] * 2, *["19_student"] * 4, "20_noisy_test",
+                    *["21_decode_baseline"] * 2, "23_decode_ensemble", *["24_decode_student"] * 4]
 
     found = json.loads((base / "study/heat/study.json").read_text())
     rows = {(row["axes"]["distill.store.temperature"], row["system"]): row for row in found["rows"]}
@@ -58,7 +58,7 @@ def test_two_temperatures_on_a_finished_experiment(tmp_path: Path) -> None:
         assert 0 < student["p"] <= 1 and baseline["p"] is None
         assert student["figures"]["train_accuracy"]["mean"] > 40
     # an utterance's words as the recipe itself would score them
-    system = json.loads((base / "study/heat/points/temperature=2.0,seed=1/23_decode_student/student/system.json"
+    system = json.loads((base / "study/heat/points/temperature=2.0,seed=1/24_decode_student/student/system.json"
                          ).read_text())
     point = next(item for item in found["points"] if item["label"] == "temperature=2.0,seed=1")
     measured = next(item for item in point["systems"] if item["name"] == "student")

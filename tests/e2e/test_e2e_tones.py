@@ -113,7 +113,7 @@ def test_kill_9_in_every_long_stage_then_the_same_results(finished: Path, tones:
         "teachers": lambda: (exp / "14_teachers.partial" / "teacher2" / "work" / "checkpoint.safetensors").exists(),
         "baseline": lambda: (exp / "18_baseline.partial" / "baseline" / "work" / "checkpoint.safetensors").exists(),
         "student": lambda: (exp / "19_student.partial" / "student" / "work" / "checkpoint.safetensors").exists(),
-        "decode": lambda: _lines(exp / "21_decode_teachers.partial/teacher1/dev_clean_2/hypotheses.jsonl") > 3,
+        "decode": lambda: _lines(exp / "22_decode_teachers.partial/teacher1/dev_clean_2/hypotheses.jsonl") > 3,
     }
     for arrived in arrivals.values():
         kill_when(exp, arrived, settings(tones))

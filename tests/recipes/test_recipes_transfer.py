@@ -73,7 +73,8 @@ def settings_of(**changes: Any) -> Settings:
 
 
 def test_nothing_is_done_when_off(world: World) -> None:
-    assert world.make(transfer.untranscribed, PLAIN, "u0") == {} and world.make(transfer.transfer, PLAIN, "t0") == {}
+    for item in (transfer.untranscribed, transfer.transfer, transfer.noisy_test):
+        assert world.make(item, PLAIN, f"{item.name}0") == {}
     run = world.run_of(transfer.transfer, PLAIN)
     heard = transfer.heard_store(run)
     assert type(heard) is FrameStore and heard.directory.name == "train_sp"
@@ -83,9 +84,8 @@ def test_nothing_is_done_when_off(world: World) -> None:
 
 def test_views_in_rooms_and_noise(world: World) -> None:
     world.make(transfer.untranscribed, PLAIN, "u1")
-    settings = settings_of(views=2, noisy_test=True)
-    figures = world.make(transfer.transfer, settings, "t1")
-    assert list(figures["views"]) == ["view1", "view2"] and figures["tests"]["dev_noisy"]["of"] == "dev"
+    settings = settings_of(views=2)
+    assert list(world.make(transfer.transfer, settings, "t1")) == ["view1", "view2"]
     run = world.run_of(transfer.transfer, settings)
     clean = transfer.clean_store(run)
     heard = transfer.heard_store(run)
@@ -95,15 +95,20 @@ def test_views_in_rooms_and_noise(world: World) -> None:
     first, second = (store.frames for store in heard.stores[1:])
     assert not np.array_equal(first, second)  # of two seeds
     assert (first != clean.frames).any(1).mean() > 0.5
-    noisy = settings_of(views=1, clean=False)
-    assert world.make(transfer.transfer, noisy, "t2")["tests"] == {}
-    alone = transfer.heard_store(world.run_of(transfer.transfer, noisy))
+    alone = transfer.heard_store(world.run_of(transfer.transfer, settings_of(views=2, clean=False)))
     assert isinstance(alone, StoreViews)
-    assert alone.num_frames == clean.num_frames and alone.utterances == clean.utterances
+    assert alone.num_frames == 2 * clean.num_frames
+    assert alone.utterances[:len(clean.utterances)] == clean.utterances
     np.testing.assert_array_equal(alone.stores[0].frames, first)
-    world.done["transfer"] = world.folder / "t1"
-    dev = FrameStore(world.folder / "t1/dev_noisy")
-    assert dev.utterances == FrameStore(world.folder / "features/dev").utterances
+
+
+def test_a_noisy_copy_of_the_reported_split(world: World) -> None:
+    settings = settings_of(noisy_test=True)
+    assert world.make(transfer.noisy_test, settings, "n1")["dev_noisy"]["of"] == "dev"
+    noisy, clean = FrameStore(world.folder / "n1/dev_noisy"), FrameStore(world.folder / "features/dev")
+    assert noisy.utterances == clean.utterances and noisy.offsets.tolist() == clean.offsets.tolist()
+    assert (noisy.frames != clean.frames).any(1).mean() > 0.5
+    run = world.run_of(transfer.noisy_test, settings)
     assert transfer.noisy_data(run, {"dev": {"words": 3}}) == {"dev_noisy": {"words": 3}}
 
 

@@ -53,7 +53,7 @@ def stages(points: list[PlannedPoint]) -> Counter[str]:
 def test_what_the_points_of_a_study_share() -> None:
     made = stages(planned("transfer")[1])  # 3 ways to hear x 3 seeds; teachers hear the clean audio in all of them
     assert (made["teachers"], made["soft_targets"], made["decode_ensemble"]) == (1, 1, 1)
-    assert (made["transfer"], made["baseline"], made["student"]) == (2, 9, 9)
+    assert (made["transfer"], made["noisy_test"], made["baseline"], made["student"]) == (2, 1, 9, 9)
     made = stages(planned("untranscribed")[1])  # the baseline is trained on what is transcribed
     assert (made["teachers"], made["soft_targets"], made["baseline"], made["student"]) == (1, 1, 3, 6)
     made = stages(planned("shapes")[1])
