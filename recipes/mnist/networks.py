@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,13 @@ def train_networks(jobs: Sequence[Job], device: torch.device, workers: int) -> d
 
     `workers` networks at once, each with its share of the cores (0: as many as there are cores, one on a GPU).
     """
+    # measured once: beside each other, or another day, two networks of one stage might choose differently
+    jobs = [replace(job, trainer=measured(job.trainer, device)) for job in jobs]
     workers = min(len(jobs), workers or (1 if device.type == "cuda" else available_cpus()))
-    setup: dict[str, Any] = {} if workers == 1 else {"initializer": _begin_worker, "initargs": (workers,)}
+    tasks = [(job, str(device), threads_of(place, len(jobs), workers)) for place, job in enumerate(jobs)]
     figures: dict[str, dict[str, Any]] = {}
-    with Workers(workers, **setup) as pool:
-        for (job, _), found in pool.run(train_network, [(job, str(device)) for job in jobs]):
+    with Workers(workers, initializer=None if workers == 1 else _begin_worker) as pool:
+        for (job, *_), found in pool.run(train_network, tasks):
             figures[job.name] = found
             log.info("%s: %s (%d of %d networks)", job.label, ", ".join(
                 f"{errors['errors']} errors in {errors['images']:,} {split} images"
@@ -71,13 +73,30 @@ def train_networks(jobs: Sequence[Job], device: torch.device, workers: int) -> d
     return {job.name: figures[job.name] for job in jobs}
 
 
-def train_network(task: tuple[Job, str]) -> dict[str, Any]:
+def measured(trainer: TrainerConfig, device: torch.device) -> TrainerConfig:
+    """The same with the precision chosen where it is `auto`."""
+    exact = choose_precision(trainer.precision, device).dtype == torch.float32
+    return replace(trainer, precision="float32" if exact else "bfloat16")
+
+
+def threads_of(place: int, count: int, workers: int) -> int:
+    """Threads of the job at `place` of `count`: its share of the cores; the last ones share what would lie idle.
+
+    0, as many as torch has, where there is one worker.
+    """
+    beside = count % workers if place >= count - count % workers else workers
+    return 0 if workers == 1 else max(1, available_cpus() // beside)
+
+
+def train_network(task: tuple[Job, str, int]) -> dict[str, Any]:
     """Fit one network on its job's device; figures of the training and, by split, its errors.
 
     Writes the logits of the scored images beside the model: test_logits.npy and, where some are held out,
     heldout_logits.npy.
     """
-    job, device = task[0], torch.device(task[1])
+    job, device, threads = task[0], torch.device(task[1]), task[2]
+    if threads:
+        torch.set_num_threads(threads)
     digits = load_digits(job.images, "train")
     cmvn = scaling(digits.images[0].size)
     data = training_data(digits, chosen_images(digits.labels, job.heldout, job.digits), cmvn, device,
@@ -117,7 +136,6 @@ class _Lines(io.TextIOWrapper):
         return False
 
 
-def _begin_worker(workers: int) -> None:
+def _begin_worker() -> None:
     sys.stderr = _Lines(os.fdopen(os.dup(2), "wb"), line_buffering=True)
     to_terminal()
-    torch.set_num_threads(max(1, available_cpus() // workers))

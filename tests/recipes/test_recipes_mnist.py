@@ -13,6 +13,7 @@ from asr_distill.config import build, load_settings
 from asr_distill.errors import UserError
 from asr_distill.recipe_command import load_recipe
 from local.mnist import Digits
+from recipes.mnist import networks
 from recipes.mnist.bias import best_bias, moved
 from recipes.mnist.images import Errors, chosen_images, frames_of, load_digits, save_digits, scaling, training_data
 from recipes.mnist.results import sign_test
@@ -84,6 +85,16 @@ def test_pixels_become_frames_between_0_and_1(tmp_path: Path) -> None:
     assert torch.equal(frames_of(digits.images).raw.byte(), torch.from_numpy(digits.images).flatten(1))
     with pytest.raises(UserError, match="no vector to train on"):
         training_data(loaded, np.array([], np.int64), scaling(20), torch.device("cpu"), torch.float32)
+
+
+def test_no_core_is_left_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    def threads(cores: int, count: int, workers: int) -> list[int]:
+        monkeypatch.setattr(networks, "available_cpus", lambda: cores)
+        return [networks.threads_of(place, count, workers) for place in range(count)]
+
+    assert threads(2, 3, 2) == [1, 1, 2] and threads(2, 4, 2) == [1] * 4
+    assert threads(8, 5, 3) == [2, 2, 2, 4, 4] and threads(1, 3, 2) == [1, 1, 1]
+    assert threads(4, 3, 1) == [0, 0, 0]  # torch's own number
 
 
 def test_the_sign_test_is_exact() -> None:
