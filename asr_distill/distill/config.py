@@ -21,11 +21,17 @@ class SoftTargetConfig:
     weights: tuple[float, ...] = field(default=(), metadata=LATER)  # relative, one a teacher; empty: equal
     teachers: int = field(default=0, metadata=LATER)  # > 0: only the first so many teachers
     chosen: tuple[int, ...] = field(default=(), metadata=LATER)  # only the teachers of these numbers, from 1
+    form: Literal["top_k", "compact", "dense"] = field(default="top_k", metadata=LATER)  # see soft_store.py
+    max_error: float = field(default=1e-3, metadata=LATER)  # compact: nats of divergence, mean per frame
+    max_bytes: int = field(default=64, metadata=LATER)  # compact: of a frame, even where that misses max_error
+    pilot_frames: int = field(default=40_000, metadata=LATER)  # compact: that the form is fitted to
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"temperature must be > 0, not {self.temperature}")
-        for name, least in (("top_k", 0), ("shard_frames", 1), ("teachers", 0)):
+        if not self.max_error > 0:
+            raise ValueError(f"max_error must be > 0, not {self.max_error}")
+        for name, least in (("top_k", 0), ("shard_frames", 1), ("teachers", 0), ("max_bytes", 1), ("pilot_frames", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be >= {least}, not {getattr(self, name)}")
         if self.weights and min(self.weights) <= 0:

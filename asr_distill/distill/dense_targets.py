@@ -1,12 +1,14 @@
-"""Whole posteriors as targets, in memory: for few classes, where a top k would save nothing."""
+"""Whole posteriors as targets: in memory for few classes, where a shorter form would save nothing, and from disk."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from asr_distill.acoustic.losses import mean_over_rows
+from asr_distill.acoustic.losses import RowLoss, mean_over_rows
 from asr_distill.distill.config import DistillConfig
 from asr_distill.distill.losses import mixed_rows, soft_cross_entropy_rows
+from asr_distill.distill.stored_targets import StoredTargets
 
 
 class DenseTargets:
@@ -39,3 +41,15 @@ class DenseTargets:
         if self.pdf_ids is not None:
             rows = mixed_rows(rows, self.pdf_ids[frames], self.config.hard_weight)
         return mean_over_rows(logits, rows)
+
+
+class StoredDenseTargets(StoredTargets):
+    """Log-posteriors (num_frames, pdfs) on disk, made at `temperature`; what else: see StoredTargets."""
+
+    def __init__(self, log_posteriors: np.ndarray, temperature: float, config: DistillConfig,
+                 pdf_ids: torch.Tensor | None, *, rows: np.ndarray | None = None):
+        super().__init__({"log_posteriors": log_posteriors}, temperature, config, pdf_ids, rows)
+
+    def soft_loss(self, frames: torch.Tensor) -> RowLoss:
+        stored = self.rows_of(frames)["log_posteriors"].float()
+        return soft_cross_entropy_rows(torch.softmax(stored, 1), self.temperature)

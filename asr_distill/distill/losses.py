@@ -24,13 +24,30 @@ Remainder = Literal["lumped", "uniform"]
 def soft_cross_entropy_rows(probabilities: torch.Tensor, temperature: float) -> RowLoss:
     """T^2 * cross-entropy at T against whole posteriors (batch, pdfs), each row summing to 1."""
     def loss(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        target = probabilities[rows].to(logits.dtype)
-        scaled = logits.div_(temperature)
-        fit = (target * scaled).sum()
-        gradient, normaliser = softmax_(scaled)
-        value = (normaliser.squeeze(1) * target.sum(1)).sum() - fit
-        return value * temperature**2, gradient.sub_(target).mul_(temperature)
+        return _towards(logits, probabilities[rows].to(logits.dtype), temperature)
     return loss
+
+
+def family_cross_entropy_rows(codes: torch.Tensor, mean: torch.Tensor, vectors: torch.Tensor,
+                              temperature: float) -> RowLoss:
+    """T^2 * cross-entropy at T against the posteriors softmax(mean + codes @ vectors), made block by block.
+
+    codes (batch, rank), of any type; mean (pdfs,), vectors (rank, pdfs).
+    """
+    def loss(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        scores = torch.addmm(mean.to(logits.dtype), codes[rows].to(logits.dtype), vectors.to(logits.dtype))
+        target, _ = softmax_(scores)
+        return _towards(logits, target, temperature)
+    return loss
+
+
+def _towards(logits: torch.Tensor, target: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum of T^2 * cross-entropy at T and its gradient: logits (rows, pdfs), overwritten; target (rows, pdfs)."""
+    scaled = logits.div_(temperature)
+    fit = (target * scaled).sum()
+    gradient, normaliser = softmax_(scaled)
+    value = (normaliser.squeeze(1) * target.sum(1)).sum() - fit
+    return value * temperature**2, gradient.sub_(target).mul_(temperature)
 
 
 def top_k_cross_entropy_rows(ids: torch.Tensor, probabilities: torch.Tensor, remainder: torch.Tensor,

@@ -1,7 +1,10 @@
-"""The teachers' averaged posteriors on disk: per frame the top k, and the mass of the rest.
+"""The teachers' averaged posteriors on disk, in one of three forms (SoftTargetConfig.form).
 
-DIR/ids.npy (frames, k) uint16 or int32; probabilities.npy (frames, k) float16, greatest first; remainder.npy (frames,)
-float16; soft_targets.json, written last: a directory without it is incomplete. Rows are those of the frame store.
+top_k:   DIR/ids.npy (frames, k) uint16 or int32; probabilities.npy (frames, k) float16, greatest first; remainder.npy
+         (frames,) float16: the mass of the rest.
+compact: compact/store.py. A few dozen bytes a frame for all pdfs, to a stated error.
+dense:   log_posteriors.npy (frames, pdfs) float16.
+soft_targets.json is written last: a directory without it is incomplete. Rows are those of the frame store.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +23,11 @@ import torch
 from asr_distill.acoustic.accuracy import PosteriorModel
 from asr_distill.acoustic.ensemble import Ensemble
 from asr_distill.acoustic.precision import choose_precision
+from asr_distill.distill.compact.form import Ask, Compact
+from asr_distill.distill.compact.store import CompactStore
 from asr_distill.distill.config import SoftTargetConfig
 from asr_distill.distill.fingerprint import fingerprint_of
+from asr_distill.distill.forms import Dense, Form, TopK
 from asr_distill.errors import UserError
 from asr_distill.files import read_array, read_json, write_array, write_json
 from asr_distill.progress import Progress
@@ -34,7 +40,7 @@ ARRAYS = ("ids", "probabilities", "remainder")
 
 @dataclass(frozen=True)
 class SoftStore:
-    """Open soft targets (memory maps)."""
+    """Open soft targets of form top_k (memory maps)."""
 
     ids: np.ndarray  # uint16 or int32 (num_frames, k)
     probabilities: np.ndarray  # float16 (num_frames, k)
@@ -59,28 +65,73 @@ class SoftStore:
             raise UserError(f"{directory}: damaged soft targets ({error}); write them again") from None
 
 
+@dataclass(frozen=True)
+class DenseStore:
+    """Open soft targets of form dense (a memory map)."""
+
+    log_posteriors: np.ndarray  # float16 (num_frames, pdfs)
+    temperature: float
+    facts: dict[str, Any]
+
+    @staticmethod
+    def open(directory: Path) -> DenseStore:
+        """Raises UserError where the directory is incomplete or its files do not belong together."""
+        facts = read_json(directory / "soft_targets.json")
+        array = read_array(directory / "log_posteriors.npy", memory_map=True)
+        try:
+            if array.shape != (facts["num_frames"], facts["num_pdfs"]):
+                raise ValueError("log_posteriors.npy and soft_targets.json differ")
+            return DenseStore(array, float(facts["temperature"]), facts)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{directory}: damaged soft targets ({error}); write them again") from None
+
+
+def open_soft_targets(directory: Path) -> SoftStore | CompactStore | DenseStore:
+    """Soft targets in the form that they were written in; those of before there were forms are top_k.
+
+    Raises UserError where the directory is incomplete, its files do not belong together, or the form is not known.
+    """
+    form = read_json(directory / "soft_targets.json").get("form", "top_k")
+    kinds: dict[str, type[SoftStore] | type[CompactStore] | type[DenseStore]] = {
+        "top_k": SoftStore, "compact": CompactStore, "dense": DenseStore}
+    if form not in kinds:
+        raise UserError(f"{directory}: soft targets of a form '{form}', which this version does not know; "
+                        "write them again")
+    return kinds[form].open(directory)
+
+
 def write_soft_targets(teachers: PosteriorModel, store: FrameStore, out: Path, config: SoftTargetConfig,
                        device: torch.device, *, label: str = "soft targets") -> dict[str, Any]:
-    """One pass over the store: the teachers' posteriors at T (an Ensemble's, or any model's), cut to the top k.
+    """One pass over the store: the teachers' posteriors at T (an Ensemble's, or any model's), in the form of `config`.
 
-    Killed at any moment, the same call goes on after the last complete shard. Returns figures: bytes per frame, frames
-    per second, mean remainder mass, entropy, and `truncation_nats`: what the kept form (float16, the remainder spread
-    evenly) costs in cross-entropy against the whole distribution, mean per frame.
+    The compact form asks the teachers about a small pilot first. Killed at any moment, the same call goes on after the
+    last complete shard. Returns figures: bytes per frame, frames per second, entropy, and `truncation_nats`: the
+    Kullback-Leibler divergence of the stored distribution from the teachers', mean over all frames, which is what the
+    form costs in cross-entropy (of the top k with the remainder spread evenly).
     """
     dtype = choose_precision(config.precision, device).dtype
     identity = _identity(teachers, store, config)
     asked = teachers.cast(dtype) if dtype != torch.float32 and hasattr(teachers, "cast") else teachers
-    pdfs = teachers.num_pdfs
-    k = min(config.top_k or pdfs, pdfs)
-    arrays, record = _open_for_writing(out, store.num_frames, k, pdfs, identity)
-    started = time.perf_counter()
-    resumed = record["frames"]
+
+    def ask(index: int) -> torch.Tensor:
+        return asked.log_posteriors(store.features(index, device), config.temperature)
+
+    record = _record(out, identity)
+    form = _form(config, teachers.num_pdfs, ask, store, out, device)
+    arrays = _open_for_writing(out, store.num_frames, form, record)
+    started, resumed = time.perf_counter(), record["frames"]
+    sums = record["sums"]
     with Progress(label, store.num_frames, "frames", done=resumed) as progress:
         for first, last in _shards(store.offsets, config.shard_frames, record["utterances"]):
             for index in range(first, last):
                 rows = slice(int(store.offsets[index]), int(store.offsets[index + 1]))
-                posteriors = asked.log_posteriors(store.features(index, device), config.temperature)
-                _keep(posteriors, k, rows, arrays, record)
+                log_posteriors = ask(index)
+                encoded, added = form.encode(log_posteriors)
+                added["entropy"] = -float((log_posteriors.exp() * log_posteriors).sum(1).double().sum())
+                for name, values in encoded.items():
+                    arrays[name][rows] = values.cpu().numpy()
+                for name, value in added.items():
+                    sums[name] = sums.get(name, 0.0) + value
                 progress.update(rows.stop - rows.start)
             for array in arrays.values():
                 array.flush()
@@ -89,39 +140,26 @@ def write_soft_targets(teachers: PosteriorModel, store: FrameStore, out: Path, c
     seconds = time.perf_counter() - started
     frames = max(1, store.num_frames)
     figures = {
-        "num_frames": store.num_frames, "num_pdfs": pdfs, "top_k": k, "temperature": config.temperature,
+        "num_frames": store.num_frames, "num_pdfs": teachers.num_pdfs, "temperature": config.temperature,
+        **form.facts(),
         **({"mean": teachers.mean, "teachers": len(teachers.models)} if isinstance(teachers, Ensemble) else {}),
         "bytes_per_frame": sum(array.dtype.itemsize * array[:1].size for array in arrays.values()),
         "frames_per_second": (store.num_frames - resumed) / seconds,
-        "remainder_mass": record["remainder"] / frames, "entropy_nats": record["entropy"] / frames,
-        "truncation_nats": record["excess"] / frames,
+        "entropy_nats": sums.get("entropy", 0.0) / frames, "truncation_nats": sums.get("excess", 0.0) / frames,
+        **({"remainder_mass": sums["remainder"] / frames} if "remainder" in sums else {}),
     }
     write_json(out / "soft_targets.json", figures)
     (out / "progress.json").unlink()
     return figures
 
 
-def _keep(log_posteriors: torch.Tensor, k: int, rows: slice, arrays: Mapping[str, np.ndarray],
-          record: dict[str, Any]) -> None:
-    """Write one utterance's rows and add its sums to the record. log_posteriors (frames, pdfs)."""
-    frames, pdfs = log_posteriors.shape
-    top, ids = log_posteriors.topk(k, 1)  # (frames, k), greatest first
-    full = log_posteriors.exp()
-    kept = top.exp()
-    rest = (full.sum(1) - kept.sum(1)).clamp_(min=0) if k < pdfs else torch.zeros(frames, device=top.device)
-    stored, stored_rest = kept.half(), rest.half()
-    arrays["ids"][rows] = ids.cpu().numpy()
-    arrays["probabilities"][rows] = stored.cpu().numpy()
-    arrays["remainder"][rows] = stored_rest.cpu().numpy()
-    # extra nats of the stored form: sum over the top of q log(q / stored), over the rest of q log(q / (rest / others))
-    tiny = 2.0**-24  # least positive float16
-    entropy = -(full * log_posteriors).sum(1)
-    coded = (kept * stored.float().clamp_(min=tiny).log()).sum(1)
-    if k < pdfs:
-        coded += rest * (stored_rest.float().clamp_(min=tiny) / (pdfs - k)).log()
-    record["entropy"] += float(entropy.double().sum())
-    record["excess"] += float((-coded - entropy).double().sum())
-    record["remainder"] += float(rest.double().sum())
+def _form(config: SoftTargetConfig, pdfs: int, ask: Ask, store: FrameStore, out: Path, device: torch.device) -> Form:
+    if config.form == "dense":
+        return Dense(pdfs)
+    if config.form == "top_k":
+        return TopK(pdfs, min(config.top_k or pdfs, pdfs))
+    return Compact.prepare(ask, store, out, device, max_error=config.max_error, max_bytes=config.max_bytes,
+                           pilot_frames=config.pilot_frames)
 
 
 def _shards(offsets: np.ndarray, shard_frames: int, first: int) -> Iterator[tuple[int, int]]:
@@ -134,21 +172,26 @@ def _shards(offsets: np.ndarray, shard_frames: int, first: int) -> Iterator[tupl
         first = last
 
 
-def _open_for_writing(out: Path, frames: int, k: int, pdfs: int,
-                      identity: str) -> tuple[dict[str, np.memmap], dict[str, Any]]:
-    """The three arrays, and how far an interrupted call with the same teachers, store and settings came."""
+def _record(out: Path, identity: str) -> dict[str, Any]:
+    """How far an interrupted call with the same teachers, store and settings came; else `out` is cleared."""
     (out / "soft_targets.json").unlink(missing_ok=True)
     progress = out / "progress.json"
     record = read_json(progress) if progress.exists() else None
     if record is None or record.get("identity") != identity:
-        record = {"identity": identity, "utterances": 0, "frames": 0, "entropy": 0.0, "excess": 0.0, "remainder": 0.0}
-        progress.unlink(missing_ok=True)
-        shapes = {"ids": ((frames, k), np.uint16 if pdfs <= 1 << 16 else np.int32),
-                  "probabilities": ((frames, k), np.float16), "remainder": ((frames,), np.float16)}
-        for name, (shape, dtype) in shapes.items():
-            write_array(out / f"{name}.npy", np.broadcast_to(np.zeros((), dtype), shape))
+        record = {"identity": identity, "utterances": 0, "frames": 0, "sums": {}}
+        (out / "pilot.json").unlink(missing_ok=True)
+        for stale in out.glob("*.npy"):
+            stale.unlink()
         write_json(progress, record)
-    return {name: np.lib.format.open_memmap(out / f"{name}.npy", mode="r+") for name in ARRAYS}, record
+    return record
+
+
+def _open_for_writing(out: Path, frames: int, form: Form, record: dict[str, Any]) -> dict[str, np.memmap]:
+    """The form's arrays, made where nothing is in them yet."""
+    for name, (shape, dtype) in form.layout().items():
+        if not record["frames"]:
+            write_array(out / f"{name}.npy", np.broadcast_to(np.zeros((), dtype), (frames, *shape)))
+    return {name: np.lib.format.open_memmap(out / f"{name}.npy", mode="r+") for name in form.layout()}
 
 
 def _identity(teachers: PosteriorModel, store: FrameStore, config: SoftTargetConfig) -> str:
