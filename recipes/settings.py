@@ -121,6 +121,7 @@ class StudentSettings:
 class DistillSettings:
     store: SoftTargetConfig = SoftTargetConfig()
     loss: DistillConfig = DistillConfig()
+    online: bool = field(default=False, metadata=LATER)  # no store: the teachers are asked while the student learns
 
 
 @dataclass(frozen=True)

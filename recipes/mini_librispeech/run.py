@@ -17,17 +17,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.fit import fit
 from asr_distill.acoustic.model import AcousticModel
 from asr_distill.acoustic.spread import hidden_alignment
-from asr_distill.acoustic.targets import HardTargets
+from asr_distill.acoustic.targets import HardTargets, Targets
 from asr_distill.corpus.librispeech import prepare
+from asr_distill.distill.online import OnlineTargets, save_ensemble
 from asr_distill.distill.soft_store import write_soft_targets
 from asr_distill.distill.targets import SoftTargets
 from asr_distill.export.bundle import export_bundle
 from asr_distill.export.onnx_model import OnnxModel
 from asr_distill.hmm.model import HmmModel
 from asr_distill.lang.lang import Lang
+from asr_distill.logs import log
 from asr_distill.recipe import Recipe, StageRun, stage
 from asr_distill.recipe_command import main
 from asr_distill.report.collect import Evaluated, training_curves, write_results
@@ -91,10 +94,13 @@ def teachers(run: StageRun) -> dict:
     return figures
 
 
-@stage(reads=["features", "align", "teachers", "untranscribed"], settings=["distill.store"], resumable=True)
+@stage(reads=["features", "align", "teachers", "untranscribed"], settings=["distill.store", "distill.online"],
+       resumable=True)
 def soft_targets(run: StageRun) -> dict:
-    """The ensemble's averaged posteriors at temperature T: top k and remainder of every training frame."""
+    """The ensemble's averaged posteriors of every training frame at temperature T; online: the ensemble itself."""
     ensemble = check_streams(run, load_ensemble(run))
+    if run.settings.distill.online:
+        return save_ensemble(ensemble, run.out)
     return write_soft_targets(ensemble, clean_store(run), run.out, run.settings.distill.store, run.device)
 
 
@@ -108,8 +114,7 @@ def baseline(run: StageRun) -> dict:
        resumable=True)
 def student(run: StageRun) -> dict:
     """The small network on soft and hard targets."""
-    return heard_network(run, "student", lambda data: SoftTargets.open(
-        run.input("soft_targets"), run.settings.distill.loss, data.pdf_ids, rows=data.target_rows), unaligned=True)
+    return heard_network(run, "student", lambda data: _soft_targets(run, data), unaligned=True)
 
 
 @stage(reads=[*EVALUATION, "noisy_test", "baseline"], settings=["decode"], resumable=True)
@@ -174,6 +179,18 @@ def report(run: StageRun) -> dict:
         command=shlex.join(["python", *sys.argv]))
     run.publish("RESULTS.json", "RESULTS.md", "RESULTS.txt", "training.png", "reliability.png", "wer.png")
     return {"systems": len(systems)}
+
+
+def _soft_targets(run: StageRun, data: TrainingData) -> Targets:
+    """What the student learns: stored, or asked of the teachers as it goes."""
+    settings, made = run.settings.distill, run.input("soft_targets")
+    if not settings.online:
+        return SoftTargets.open(made, settings.loss, data.pdf_ids, rows=data.target_rows)
+    if run.settings.student.trainer.chunk == 1:
+        log.warning("distill.online: with student.trainer.chunk=1 the teachers hear their whole context for each "
+                    "frame; chunk=30 or more is several times as fast")
+    return OnlineTargets.open(made, clean_store(run), settings.store, settings.loss, data.pdf_ids, run.device,
+                              rows=data.target_rows)
 
 
 STAGES = [corpus, *foundation.STAGES, teachers, *transfer.STAGES, soft_targets, baseline, student,
