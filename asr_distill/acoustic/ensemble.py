@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from asr_distill.acoustic.accuracy import PosteriorModel
+from asr_distill.acoustic.together import posteriors_together
 from asr_distill.features.cmvn import UtteranceFeatures
 
 Mean = Literal["arithmetic", "geometric"]
@@ -51,6 +52,11 @@ class Ensemble:
         """Log of the mean posterior at `temperature`, float32 (frames, pdfs)."""
         # an exported model is on the CPU, whatever the others are on
         each = (model.log_posteriors(utterance, temperature).to(self.device) for model in self.models)
+        return mean_log_posteriors(each, self.mean, self.weights)
+
+    def log_posteriors_of(self, utterances: Sequence[UtteranceFeatures], temperature: float = 1.0) -> torch.Tensor:
+        """The same of several utterances, each model asked about all at once, float32 (frames of all, pdfs)."""
+        each = (posteriors_together(model, utterances, temperature).to(self.device) for model in self.models)
         return mean_log_posteriors(each, self.mean, self.weights)
 
     def log_likelihoods(self, utterance: UtteranceFeatures) -> torch.Tensor:

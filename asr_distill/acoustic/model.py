@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from asr_distill.acoustic.base import Float32Norm, Network
 from asr_distill.acoustic.checkpoint import read_tensors, write_tensors
 from asr_distill.acoustic.config import NetworkConfig
 from asr_distill.acoustic.network import build_network
+from asr_distill.acoustic.together import Windows
 from asr_distill.config import build, to_dict
 from asr_distill.errors import UserError
 from asr_distill.features.cmvn import Cmvn, UtteranceFeatures
@@ -44,6 +46,17 @@ class AcousticModel:
     def log_posteriors(self, utterance: UtteranceFeatures, temperature: float = 1.0) -> torch.Tensor:
         """log softmax(logits / temperature), float32 (frames, pdfs)."""
         return torch.log_softmax(self.logits(utterance) / temperature, 1)
+
+    @torch.inference_mode()
+    def log_posteriors_of(self, utterances: Sequence[UtteranceFeatures], temperature: float = 1.0) -> torch.Tensor:
+        """The same of several utterances in one pass, float32 (frames of all, pdfs)."""
+        return torch.log_softmax(self.network(*self.windows_of(utterances)).float() / temperature, 1)
+
+    def windows_of(self, utterances: Sequence[UtteranceFeatures]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the network is given of whole utterances: windows and rows (together.Windows)."""
+        frames = [self.cmvn.apply(each.to(self.device)).to(self.network.dtype) for each in utterances]
+        together = Windows.of(frames, self.network.left, self.network.right)
+        return together.windows, together.rows
 
     def log_likelihoods(self, utterance: UtteranceFeatures) -> torch.Tensor:
         """log posterior - log prior, float32 (frames, pdfs) (Bourlard and Morgan's scaled likelihoods)."""

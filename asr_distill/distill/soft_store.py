@@ -23,6 +23,7 @@ import torch
 from asr_distill.acoustic.accuracy import PosteriorModel
 from asr_distill.acoustic.ensemble import Ensemble
 from asr_distill.acoustic.precision import choose_precision
+from asr_distill.acoustic.together import groups, posteriors_together
 from asr_distill.distill.compact.form import Ask, Compact
 from asr_distill.distill.compact.store import CompactStore
 from asr_distill.distill.config import SoftTargetConfig
@@ -123,9 +124,11 @@ def write_soft_targets(teachers: PosteriorModel, store: FrameStore, out: Path, c
     sums = record["sums"]
     with Progress(label, store.num_frames, "frames", done=resumed) as progress:
         for first, last in _shards(store.offsets, config.shard_frames, record["utterances"]):
-            for index in range(first, last):
-                rows = slice(int(store.offsets[index]), int(store.offsets[index + 1]))
-                log_posteriors = ask(index)
+            for group in groups(np.diff(store.offsets[first:last + 1]).tolist(), device):
+                begin, end = first + group.start, first + group.stop
+                rows = slice(int(store.offsets[begin]), int(store.offsets[end]))
+                log_posteriors = posteriors_together(
+                    asked, [store.features(index, device) for index in range(begin, end)], config.temperature)
                 encoded, added = form.encode(log_posteriors)
                 added["entropy"] = -float((log_posteriors.exp() * log_posteriors).sum(1).double().sum())
                 for name, values in encoded.items():

@@ -17,6 +17,7 @@ from asr_distill.acoustic.config import NetworkConfig
 from asr_distill.acoustic.ensemble import Ensemble
 from asr_distill.acoustic.model import AcousticModel, log_priors_of
 from asr_distill.acoustic.network import build_network
+from asr_distill.distill import soft_store
 from asr_distill.distill.config import DistillConfig, SoftTargetConfig
 from asr_distill.distill.losses import top_k_cross_entropy
 from asr_distill.distill.soft_store import SoftStore, write_soft_targets
@@ -77,6 +78,22 @@ def test_what_is_stored(tmp_path: Path, mean: str, top_k: int) -> None:
     assert figures["truncation_nats"] == pytest.approx(excess, abs=2e-4)
     assert figures["entropy_nats"] == pytest.approx(-(full * np.log(full)).sum(1).mean(), abs=1e-4)
     assert figures["remainder_mass"] == pytest.approx(1 - best.sum(1).mean(), abs=1e-4)
+
+
+def test_the_same_from_groups_of_utterances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where utterances are asked together."""
+    store, ensemble = world()
+    alone = write_soft_targets(ensemble, store, tmp_path / "alone", CONFIG, CPU)
+
+    def pairs(lengths: list[int], device: torch.device) -> list[range]:
+        return [range(begin, min(begin + 2, len(lengths))) for begin in range(0, len(lengths), 2)]
+
+    monkeypatch.setattr(soft_store, "groups", pairs)
+    together = write_soft_targets(ensemble, store, tmp_path / "together", CONFIG, CPU)
+    assert together["entropy_nats"] == pytest.approx(alone["entropy_nats"], abs=1e-5)
+    one, two = SoftStore.open(tmp_path / "alone"), SoftStore.open(tmp_path / "together")
+    assert (one.ids == two.ids).mean() > 0.999
+    np.testing.assert_allclose(one.probabilities.astype(np.float32), two.probabilities.astype(np.float32), atol=1e-3)
 
 
 def test_bfloat16_teachers_are_near(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from asr_distill.acoustic.config import NetworkConfig, TrainerConfig
 from asr_distill.acoustic.ensemble import Ensemble
 from asr_distill.acoustic.model import AcousticModel
 from asr_distill.acoustic.network import build_network
+from asr_distill.acoustic.together import posteriors_together
 from asr_distill.distill.fingerprint import fingerprint_of
+from asr_distill.distill.specialists import coverage
 from asr_distill.distill.specialists.clusters import cluster_store
 from asr_distill.distill.specialists.combine import Groups, combine
 from asr_distill.distill.specialists.config import SetConfig
@@ -27,7 +29,7 @@ from asr_distill.distill.specialists.specialist import Specialist
 from asr_distill.distill.specialists.train import train_specialists
 from asr_distill.emission import EmissionModel
 from asr_distill.errors import UserError
-from asr_distill.features.cmvn import UtteranceFeatures
+from asr_distill.features.cmvn import Cmvn, UtteranceFeatures
 from asr_distill.features.store import FrameStore
 from asr_distill.hmm.align import Alignment
 
@@ -160,6 +162,19 @@ def test_bfloat16_networks() -> None:
     assert errors.median() < 0.01  # a frame's active specialists may be others: bfloat16 changes a near tie
 
 
+@pytest.mark.parametrize("kind", ["feed_forward", "tdnn"])
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_several_utterances_at_once(kind: str, temperature: float) -> None:
+    other = random_model(3, 30, kind)  # hears other than the generalist does
+    own = Cmvn("online", CMVN.train)
+    specialists = [*random_specialists(kind), Specialist(dataclasses.replace(other, cmvn=own), (3, 7), 0.3)]
+    for generalist_model in (random_model(8, 0, kind), ENSEMBLE):
+        combined = GeneralistWithSpecialists(generalist_model, specialists, 2)
+        features = [STORE.features(index, CPU) for index in (0, 3, 5)]
+        alone = torch.cat([combined.log_posteriors(each, temperature) for each in features])
+        torch.testing.assert_close(posteriors_together(combined, features, temperature), alone, atol=1e-4, rtol=0)
+
+
 def table(general: AcousticModel, combined: GeneralistWithSpecialists, store: FrameStore, alignment: Alignment,
           utterances: list[int] | None = None, resamples: int = 500) -> list[CoverageRow]:
     counts = coverage_counts({"generalist": general, "combined": combined}, combined.coverage, store, alignment,
@@ -220,6 +235,15 @@ def test_interval_over_speakers() -> None:
     assert row.difference_low < row.difference < row.difference_high
     row = dataclasses.replace(counts, speakers=tuple("abcdef")).table("a", "b", resamples=500)[-1]
     assert (row.speaker_low, row.speaker_high) == (row.difference_low, row.difference_high)
+
+
+def test_the_same_counts_from_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where utterances are asked together."""
+    models = {"a": random_model(8, 0), "b": GeneralistWithSpecialists(random_model(8, 0), random_specialists())}
+    alone = coverage_counts(models, models["b"].coverage, STORE, ALIGNMENT, [0, 2, 3, 5])
+    monkeypatch.setattr(coverage, "groups", lambda lengths, device: [range(0, 3), range(3, len(lengths))])
+    together = coverage_counts(models, models["b"].coverage, STORE, ALIGNMENT, [0, 2, 3, 5])
+    assert (together.counts == alone.counts).all()
 
 
 def test_tables_of_any_pair() -> None:

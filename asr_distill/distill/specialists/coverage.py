@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from asr_distill.acoustic.accuracy import PosteriorModel
+from asr_distill.acoustic.together import groups, posteriors_together
 from asr_distill.errors import UserError
 from asr_distill.features.store import FrameStore
 from asr_distill.hmm.align import Alignment
@@ -75,10 +76,16 @@ def coverage_counts(models: Mapping[str, PosteriorModel], coverage: torch.Tensor
     indices = list(range(len(store.utterances)) if utterances is None else utterances)
     coverage = coverage.cpu()
     counts = np.zeros((len(indices), int(coverage.max()) + 1, 1 + len(models)))
+    lengths = [int(store.offsets[index + 1] - store.offsets[index]) for index in indices]
+    device = next(iter(models.values())).device
     with Progress(label, len(indices), "utterances") as progress:
-        for row, index in zip(counts, indices, strict=True):
-            row[:] = _counts(list(models.values()), store, alignment, index, coverage, len(row))
-            progress.update()
+        for group in groups(lengths, device):
+            best = [posteriors_together(model, [store.features(indices[at], model.device) for at in group]).argmax(1)
+                    .cpu().split(lengths[group.start:group.stop]) for model in models.values()]
+            for number, at in enumerate(group):
+                counts[at] = _counts([each[number] for each in best], store, alignment, indices[at], coverage,
+                                     counts.shape[1])
+            progress.update(len(group))
     if not counts.sum():
         raise UserError(f"{store.directory}: no aligned frame to score: check the alignment")
     return CoverageCounts(tuple(models), counts, tuple(store.utterances[index].speaker for index in indices))
@@ -99,20 +106,13 @@ def coverage_text(rows: Sequence[CoverageRow], reference: str = "generalist", sy
     return "\n".join(lines)
 
 
-def _counts(models: Sequence[PosteriorModel], store: FrameStore, alignment: Alignment, index: int,
-            coverage: torch.Tensor, classes: int) -> np.ndarray:
-    """One utterance: frames, those right under each model, int64 (classes, 1 + models)."""
+def _counts(best: Sequence[torch.Tensor], store: FrameStore, alignment: Alignment, index: int, coverage: torch.Tensor,
+            classes: int) -> np.ndarray:
+    """One utterance, from each model's best senones int64 (frames,): frames, those right, (classes, 1 + models)."""
     pdf_ids = torch.as_tensor(alignment.pdf_ids[store.offsets[index]:store.offsets[index + 1]]).long()
-    rows = (pdf_ids >= 0).nonzero().squeeze(1)
-    if not len(rows):
-        return np.zeros((classes, 1 + len(models)), np.int64)
-    pdf_ids = pdf_ids[rows]
-    covering = coverage[pdf_ids]
-    columns = [covering]
-    for model in models:
-        features = store.features(index, model.device)
-        best = model.log_posteriors(features).argmax(1).cpu()
-        columns.append(covering[best[rows] == pdf_ids])
+    aligned = pdf_ids >= 0
+    covering = coverage[pdf_ids[aligned]]
+    columns = [covering, *(covering[(senones == pdf_ids)[aligned]] for senones in best)]
     return torch.stack([torch.bincount(column, minlength=classes) for column in columns], 1).numpy()
 
 

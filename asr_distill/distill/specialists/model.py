@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +13,7 @@ import torch
 from asr_distill.acoustic.accuracy import PosteriorModel
 from asr_distill.acoustic.ensemble import Ensemble
 from asr_distill.acoustic.model import AcousticModel
+from asr_distill.acoustic.together import posteriors_together
 from asr_distill.distill.fingerprint import fingerprint_of
 from asr_distill.distill.specialists.combine import Groups, combine
 from asr_distill.distill.specialists.specialist import Specialist
@@ -21,8 +22,9 @@ from asr_distill.errors import UserError
 from asr_distill.features.cmvn import UtteranceFeatures
 from asr_distill.files import read_json, write_json
 
-BLOCK = 1024  # frames that are combined at once: bounds memory
+BLOCK = (1024, 16_384)  # frames that are combined at once, on a GPU the second: bounds memory
 COMBINED = "combined.json"
+Ask = Callable[[Specialist, torch.Tensor], torch.Tensor]  # rows int64 (k,) -> log posteriors (k, senones + 1)
 
 
 class Generalist(PosteriorModel, Protocol):
@@ -81,11 +83,29 @@ class GeneralistWithSpecialists:
         tempered classes that it stands for.) Without active specialists it is the generalist's own at T, ensembles too.
         """
         general = self.generalist.log_posteriors(utterance)  # (frames, pdfs)
-        log_q = self._combined(utterance, general)
+        log_q = self._combined(general, lambda specialist, rows: specialist.log_posteriors(utterance, rows))
         if temperature == 1:
             return log_q
-        tempered = self.generalist.log_posteriors(utterance, temperature)
-        return torch.log_softmax(tempered + (log_q - general) / temperature, 1)
+        return _tempered(self.generalist.log_posteriors(utterance, temperature), log_q, general, temperature)
+
+    @torch.inference_mode()
+    def log_posteriors_of(self, utterances: Sequence[UtteranceFeatures], temperature: float = 1.0) -> torch.Tensor:
+        """The same of several utterances in one pass, float32 (frames of all, pdfs)."""
+        general = posteriors_together(self.generalist, utterances)
+        given: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = {}  # to networks that hear alike
+
+        def ask(specialist: Specialist, rows: torch.Tensor) -> torch.Tensor:
+            model = specialist.model
+            heard = (json.dumps(model.cmvn.to_dict()), model.network.left, model.network.right, model.network.dtype)
+            if heard not in given:
+                given[heard] = model.windows_of(utterances)
+            windows, places = given[heard]
+            return specialist.corrected(model.network(windows, places[rows]))
+
+        log_q = self._combined(general, ask)
+        if temperature == 1:
+            return log_q
+        return _tempered(posteriors_together(self.generalist, utterances, temperature), log_q, general, temperature)
 
     def log_likelihoods(self, utterance: UtteranceFeatures) -> torch.Tensor:
         """log q - log prior, float32 (frames, pdfs)."""
@@ -96,7 +116,7 @@ class GeneralistWithSpecialists:
         best = log_posteriors.topk(self.active_top, 1).indices  # (frames, active_top)
         return self.members[:, best].any(2).T
 
-    def _combined(self, utterance: UtteranceFeatures, general: torch.Tensor) -> torch.Tensor:
+    def _combined(self, general: torch.Tensor, ask: Ask) -> torch.Tensor:
         active = self.active(general)
         if not bool(active.any()):
             return general
@@ -106,13 +126,13 @@ class GeneralistWithSpecialists:
             rows = active[:, column].nonzero().squeeze(1)
             if not len(rows):
                 continue
-            special = specialist.log_posteriors(utterance, rows)  # (rows, senones + 1)
+            special = ask(specialist, rows)  # (rows, senones + 1)
             place = (rows.unsqueeze(1), torch.tensor(specialist.senones, device=rows.device))
             log_mass[place] = torch.logaddexp(log_mass[place], special[:, :-1])
             dustbins[rows, column] = special[:, -1].double().exp()
         asked = active.any(1).nonzero().squeeze(1)
         result = general.clone()
-        for rows in asked.split(BLOCK):
+        for rows in asked.split(BLOCK[general.device.type == "cuda"]):
             result[rows] = combine(log_mass[rows], dustbins[rows], active[rows], self.groups)
         return result
 
@@ -157,6 +177,11 @@ class GeneralistWithSpecialists:
             return GeneralistWithSpecialists(generalist, specialists, int(facts["active_top"]))
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise UserError(f"{directory / COMBINED}: damaged ({error!r}); save the model again") from None
+
+
+def _tempered(generalist: torch.Tensor, log_q: torch.Tensor, general: torch.Tensor, temperature: float) -> torch.Tensor:
+    """From the generalist's log posteriors at T and at 1, and log q."""
+    return torch.log_softmax(generalist + (log_q - general) / temperature, 1)
 
 
 def load_combined(generalist: Generalist, directory: Path, active_top: int = 1) -> GeneralistWithSpecialists:

@@ -44,6 +44,10 @@ class Specialist:
                                 for part in rows.split(UTTERANCE_BLOCK)])
         else:
             logits = network.forward_utterance(frames)[rows]
+        return self.corrected(logits)
+
+    def corrected(self, logits: torch.Tensor) -> torch.Tensor:
+        """Of logits (k, senones + 1) of the network."""
         logits = logits.float()
         logits[:, -1] += self.correction
         return torch.log_softmax(logits, 1)
