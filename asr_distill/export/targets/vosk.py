@@ -109,7 +109,7 @@ class VoskExporter:
                         "frame_seconds": source.features.frame_shift_ms / 1000})  # Vosk takes a frame for 30 ms
 
     def recognise(self, source: Source, directory: Path, speech: Iterable[Spoken]) -> Iterator[Heard]:
-        """By the script in the directory, in a process of its own (Vosk and our Kaldi wheels may clash in one)."""
+        """By the script in the directory, in its own process: in one with our Kaldi wheels Vosk waits for ever."""
         return run_script(directory, speech, source.features.sample_rate)
 
 

@@ -1,0 +1,173 @@
+"""Exports of the toy: what stock runtimes hear, what the manifest tells, and everything that can be wrong."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr_distill.errors import UserError
+from asr_distill.export.exporter import exporter_of, exporters
+from asr_distill.export.exporting import export, settings_of
+from asr_distill.export.manifest import read_manifest
+from asr_distill.export.source import Source
+from asr_distill.features.fbank import FbankConfig
+
+RATE = 16000
+MODULES = {"sherpa-onnx": "sherpa_onnx", "vosk": "vosk"}
+
+
+@pytest.fixture(scope="session")
+def source(toy: Any) -> Source:
+    return Source.open(toy.directory)
+
+
+@pytest.fixture(scope="session")
+def exported(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Directory of a target, written once."""
+    root, done = tmp_path_factory.mktemp("exports"), {}
+
+    def of(target: str) -> Path:
+        if target not in done:
+            export(source, target, root / target, settings_of(exporter_of(target), []))
+            done[target] = root / target
+        return done[target]
+
+    return of
+
+
+def needs(target: str) -> None:
+    """Not imported here: Vosk's library waits for ever in a process that holds our Kaldi wheels."""
+    if importlib.util.find_spec(MODULES[target]) is None:
+        pytest.skip(f"needs {MODULES[target]}")
+
+
+def transcribe(directory: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(directory / "transcribe.py"), *map(str, arguments)],
+                          capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("target", ["onnx", "sherpa-onnx", "vosk"])
+def test_manifest_readme_and_digests(exported: Any, target: str) -> None:
+    directory = exported(target)
+    manifest = read_manifest(directory)
+    assert manifest["kind"] == target and manifest["settings"]["precision"] == "float32"
+    present = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+    assert set(manifest["files"]) == present - {"manifest.json"}
+    assert len((directory / "README.md").read_text().splitlines()) == 3
+    assert not list(directory.parent.glob(f".{target}*"))
+
+
+def test_targets_are_found_by_being_there() -> None:
+    assert set(exporters()) == {"onnx", "sherpa-onnx", "vosk"}
+    with pytest.raises(UserError, match=r"no export target 'sherpa' \(did you mean 'sherpa-onnx'\?\)"):
+        exporter_of("sherpa")
+
+
+@pytest.mark.parametrize("target", list(MODULES))
+def test_stock_runtime_hears_what_was_said(toy: Any, exported: Any, tmp_path: Path, target: str) -> None:
+    needs(target)
+    spoken = toy.speech.utterances(12, seed=7)
+    for number, item in enumerate(spoken):
+        soundfile.write(tmp_path / f"{number}.wav", item.samples, RATE)
+    files = [tmp_path / f"{number}.wav" for number in range(12)]
+    done = transcribe(exported(target), *files)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{file}\t{' '.join(item.words)}" for file, item in
+                                        zip(files, spoken, strict=True)]
+    if target == "sherpa-onnx":  # side by side, and another kind of file at another rate
+        again = transcribe(exported(target), *files, "--batch", 5, "--json")
+        assert [json.loads(line)["text"] for line in again.stdout.splitlines()] == [
+            " ".join(item.words) for item in spoken]
+
+
+def test_vosk_gives_word_times(toy: Any, exported: Any, tmp_path: Path) -> None:
+    needs("vosk")
+    spoken = toy.speech.say(("NO", "UP", "YES", "STOP"), seed=5)
+    soundfile.write(tmp_path / "a.wav", spoken.samples, RATE)
+    told = json.loads(transcribe(exported("vosk"), tmp_path / "a.wav", "--json").stdout)
+    assert tuple(word["word"] for word in told["words"]) == spoken.words
+    for word, end in zip(told["words"], spoken.ends, strict=True):
+        assert word["end"] == pytest.approx(end, abs=0.04) and word["start"] < word["end"]
+
+
+@pytest.mark.parametrize("target", list(MODULES))
+@pytest.mark.parametrize("samples", [0, 10, 1600])
+def test_next_to_no_audio_gives_no_words(exported: Any, tmp_path: Path, target: str, samples: int) -> None:
+    needs(target)
+    soundfile.write(tmp_path / "a.wav", np.zeros(samples, np.float32), RATE)
+    done = transcribe(exported(target), tmp_path / "a.wav")
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize("target", list(MODULES))
+def test_scripts_refuse_what_is_damaged_and_what_is_no_sound(exported: Any, tmp_path: Path, target: str) -> None:
+    needs(target)
+    copy = tmp_path / "copy"
+    shutil.copytree(exported(target), copy)
+    (tmp_path / "text.wav").write_text("no sound")
+    done = transcribe(copy, tmp_path / "text.wav")
+    assert done.returncode == 1 and "text.wav: not a readable" in done.stderr and "Traceback" not in done.stderr
+    manifest = json.loads((copy / "manifest.json").read_text())
+    name = next(name for name in manifest["files"] if name.endswith("HCLG.fst"))
+    data = bytearray((copy / name).read_bytes())
+    data[-1] ^= 1
+    (copy / name).write_bytes(data)
+    done = transcribe(copy, tmp_path / "text.wav")
+    assert done.returncode == 1 and "HCLG.fst: changed or damaged" in done.stderr
+    (copy / name).unlink()
+    assert "HCLG.fst: missing" in transcribe(copy, tmp_path / "text.wav").stderr
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "format_version": 9}))
+    assert "format version 9" in transcribe(copy, tmp_path / "text.wav").stderr
+    (copy / "manifest.json").unlink()
+    assert "manifest.json: cannot be read" in transcribe(copy, tmp_path / "text.wav").stderr
+
+
+def test_sources_are_checked_before_anything_is_made_of_them(toy: Any, tmp_path: Path) -> None:
+    shutil.copytree(toy.directory, tmp_path / "copy")
+    weights = bytearray((tmp_path / "copy" / "weights.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / "copy" / "weights.safetensors").write_bytes(weights)
+    with pytest.raises(UserError, match=r"weights.safetensors: changed or damaged"):
+        Source.open(tmp_path / "copy")
+    with pytest.raises(UserError, match="no such directory"):
+        Source.open(tmp_path / "nowhere")
+
+
+def test_an_experiment_stands_for_its_recogniser(toy: Any, tmp_path: Path) -> None:
+    shutil.copytree(toy.directory, tmp_path / "21_export" / "recogniser")
+    assert Source.open(tmp_path).directory == tmp_path / "21_export" / "recogniser"
+
+
+def test_an_older_recogniser_without_weights(toy: Any, tmp_path: Path) -> None:
+    shutil.copytree(toy.directory, tmp_path / "copy")
+    path = tmp_path / "copy" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for name in ("model.json", "weights.safetensors"):
+        del manifest["files"][name]
+        (tmp_path / "copy" / name).unlink()
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"holds no model.json.*export stage again"):
+        Source.open(tmp_path / "copy")
+
+
+def test_what_a_runtime_cannot_do_is_refused(source: Source, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(UserError, match="exists and is no earlier export"):
+        export(source, "onnx", tmp_path / "mine", settings_of(exporter_of("onnx"), []))
+    other = replace(source, features=FbankConfig(high_freq=-100))
+    with pytest.raises(UserError, match="sherpa-onnx computes features with high_freq=-400"):
+        export(other, "sherpa-onnx", tmp_path / "out", settings_of(exporter_of("sherpa-onnx"), []))
+    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*"))
+    with pytest.raises(UserError, match="block_ms"):
+        settings_of(exporter_of("sherpa-onnx"), ["block_ms=1"])
