@@ -91,14 +91,15 @@ def clusters(run: StageRun) -> dict:
 
 
 @stage(reads=["features", "align", "teachers", "clusters"],
-       settings=["data", "specialists.enabled", "specialists.generalist", "specialists.special_share",
-                 "specialists.trainer", "specialists.seed"], resumable=True)
+       settings=["data", "specialists.enabled", "specialists.generalist", "specialists.dustbin",
+                 "specialists.special_share", "specialists.trainer", "specialists.seed"], resumable=True)
 @optional("enabled")
 def specialists(run: StageRun) -> dict:
     """One network for each set, from the generalist's weights: the set's senones and a dustbin."""
     settings, model = run.settings.specialists, generalist_of(run)
     return train_specialists(model, ClusterResult.load(run.input("clusters") / CLUSTERS), data_of(run, model),
-                             settings.trainer, settings.special_share, seed=settings.seed, out=run.out)
+                             settings.trainer, settings.special_share, seed=settings.seed, out=run.out,
+                             dustbin=settings.dustbin)
 
 
 @stage(reads=["features", "align", "teachers", "specialists"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,14 +29,16 @@ TRAIN_FRAMES = 200_000  # about so many of the frames trained on are scored
 
 def fit(data: TrainingData, targets: Targets, cmvn: Cmvn, network: NetworkConfig, trainer: TrainerConfig, *,
         seed: int, out: Path, label: str, priors: Priors = "alignment",
-        initial: Mapping[str, torch.Tensor] | None = None) -> dict[str, Any]:
+        initial: Mapping[str, torch.Tensor] | None = None,
+        change: Callable[[Network], None] | None = None) -> dict[str, Any]:
     """Train one network and save it, with its CMVN and priors, as an AcousticModel in `out`; returns figures.
 
     A model that is complete in `out` is not trained again; one that was interrupted goes on from its checkpoint.
     `cmvn` must be what `data` was normalised with. `priors`: of the aligned pdf-ids, or the network's own mean
     posteriors over a sample of the frames trained on. `initial`: the weights to start from, by their names in the
-    network, in place of those that `seed` draws. Raises UserError as `train` does. Among the figures:
-    `accuracy` on the held-out frames and `train_accuracy` on frames trained on, both of the network that is saved.
+    network, in place of those that `seed` draws. `change`: done to the network before it gets them. Raises UserError
+    as `train` does. Among the figures: `accuracy` on the held-out frames and `train_accuracy` on frames trained on,
+    both of the network that is saved.
     """
     record = out / "training.json"
     if record.is_file():
@@ -44,6 +46,8 @@ def fit(data: TrainingData, targets: Targets, cmvn: Cmvn, network: NetworkConfig
     work = out / "work"
     work.mkdir(parents=True, exist_ok=True)
     built = build_network(network, data.num_coefficients, data.num_pdfs, seed=seed)
+    if change is not None:
+        change(built)
     if initial is not None:
         built.load_state_dict(initial)
     result = train(built, data, targets, trainer, seed=seed, work=work, device=data.device, label=label)

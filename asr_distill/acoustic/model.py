@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -80,13 +80,20 @@ class AcousticModel:
             "num_pdfs": self.num_pdfs, "cmvn": self.cmvn.to_dict()})
 
     @classmethod
-    def load(cls, directory: Path, device: torch.device) -> AcousticModel:
-        """Raises UserError where a file is missing, damaged, or the two do not belong together."""
+    def load(cls, directory: Path, device: torch.device,
+             change: Callable[[Network], None] | None = None) -> AcousticModel:
+        """`change`: what was done to the network that its settings describe (see `fit`).
+
+        Raises UserError where a file is missing, damaged, or the two do not belong together.
+        """
         facts = read_json(directory / "model.json")
         tensors, _ = read_tensors(directory / "weights.safetensors", device)
         try:
             config = build(NetworkConfig, facts["network"])
-            network = build_network(config, facts["num_coefficients"], facts["num_pdfs"]).to(device)
+            network = build_network(config, facts["num_coefficients"], facts["num_pdfs"])
+            if change is not None:
+                change(network)
+            network.to(device)
             log_priors = tensors.pop("log_priors")
             network.load_state_dict(tensors)
             return cls(network.eval(), Cmvn.from_dict(facts["cmvn"]), log_priors, config)

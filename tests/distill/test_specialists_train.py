@@ -19,8 +19,9 @@ from asr_distill.acoustic.model import AcousticModel
 from asr_distill.acoustic.network import build_network
 from asr_distill.acoustic.sampling import sampler_for
 from asr_distill.distill.specialists.clusters import ClusterResult
+from asr_distill.distill.specialists.config import Dustbin
 from asr_distill.distill.specialists.mix import SpecialistTargets, specialist_mix
-from asr_distill.distill.specialists.specialist import Specialist, initial_weights
+from asr_distill.distill.specialists.specialist import Facts, Specialist, initial_weights
 from asr_distill.distill.specialists.train import load_specialists, train_specialists
 from asr_distill.errors import UserError
 from asr_distill.features.cmvn import Cmvn, CmvnStats
@@ -51,7 +52,7 @@ def random_model(kind: str = "feed_forward", seed: int = 0) -> AcousticModel:
 
 def specialist_of(model: AcousticModel, senones: tuple[int, ...], correction: float) -> Specialist:
     network = build_network(model.config, 6, len(senones) + 1)
-    network.load_state_dict(initial_weights(model, senones, correction))
+    network.load_state_dict(initial_weights(model, Facts(senones, correction)))
     return Specialist(dataclasses.replace(model, network=network.eval()), senones, correction)
 
 
@@ -70,6 +71,37 @@ def test_starts_as_the_generalist(kind: str, data: TrainingData) -> None:
     found = specialist_of(model, (1, 3, 5), 1.7).log_posteriors(store.features(0, CPU), rows).exp()
     np.testing.assert_allclose(found[:, :3], posteriors[:, [1, 3, 5]], atol=1e-6)
     np.testing.assert_allclose(found[:, 3], posteriors[:, others].sum(1), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["feed_forward", "tdnn_stride"])
+def test_a_summed_dustbin_starts_exactly_as_the_generalist(kind: str, data: TrainingData, tmp_path: Path) -> None:
+    """Whatever the other senones; saved and loaded too; and its first loss is that of the generalist on the mix."""
+    model, senones, others = random_model(kind), (1, 3, 5), [0, 2, 4, 6, 7]
+    store, _, _ = synthetic(utterances=2, frames=50)
+    rows = torch.tensor([0, 3, 4, 30, 49])
+    posteriors = model.log_posteriors(store.features(0, CPU))[rows].exp()
+    facts = Facts(senones, 1.7, "sum", 8)
+    network = build_network(model.config, 6, 4)
+    facts.change()(network)  # type: ignore[misc]
+    network.load_state_dict(initial_weights(model, facts))
+    specialist = Specialist(dataclasses.replace(model, network=network.eval()), senones, 1.7)
+    specialist.save(tmp_path)
+    for each in (specialist, Specialist.load(tmp_path, CPU)):
+        found = each.log_posteriors(store.features(0, CPU), rows).exp()
+        np.testing.assert_allclose(found[:, :3], posteriors[:, senones], atol=1e-6)
+        np.testing.assert_allclose(found[:, 3], posteriors[:, others].sum(1), atol=1e-6)
+        assert each.dustbin == "sum" and each.fingerprint() == specialist.fingerprint()
+    mixed = torch.cat([posteriors[:, senones], posteriors[:, others].sum(1, keepdim=True) / math.exp(1.7)], 1)
+    under_mix = specialist.model.log_posteriors(store.features(0, CPU))[rows].exp()
+    np.testing.assert_allclose(under_mix, mixed / mixed.sum(1, keepdim=True), atol=1e-6)
+
+
+def test_damaged_facts(tmp_path: Path) -> None:
+    for text in ('{"senones": [1]}', '{"senones": [1, 2], "correction": 0, "dustbin": "heap", "pdfs": 8}',
+                 '{"senones": [1, 2], "correction": 0, "dustbin": "sum", "pdfs": 2}'):
+        (tmp_path / "specialist.json").write_text(text)
+        with pytest.raises(UserError, match="train the specialist again"):
+            Facts.read(tmp_path)
 
 
 def test_dustbin_starts_below_the_others_mass() -> None:
@@ -140,7 +172,8 @@ def test_sets_without_or_with_all_frames(data: TrainingData) -> None:
         specialist_mix(gone, (3,), 0.5, 0)
 
 
-def test_corrected_posteriors_are_the_true_ones(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dustbin", ["sum", "unit"])
+def test_corrected_posteriors_are_the_true_ones(dustbin: Dustbin, tmp_path: Path) -> None:
     """Four kinds of frames with known p(senone | frame): a softmax on them learns the mix, the correction undoes it."""
     random = np.random.default_rng(0)
     truth = random.dirichlet(np.full(6, 0.7), 4)  # (kinds, senones)
@@ -157,7 +190,8 @@ def test_corrected_posteriors_are_the_true_ones(tmp_path: Path) -> None:
     model = AcousticModel(build_network(shape, 4, 6).eval(), cmvn, torch.full((6,), -math.log(6)), shape)
     clusters = ClusterResult(((1, 4),), 6, {})
     trainer = dataclasses.replace(TRAINER, batch=2048, max_updates=150, learning_rate=0.1)
-    figures = train_specialists(model, clusters, data, trainer, 0.5, seed=0, out=tmp_path)
+    figures = train_specialists(model, clusters, data, trainer, 0.5, seed=0, out=tmp_path,
+                                dustbin=dustbin)
     (specialist,) = load_specialists(tmp_path, CPU)
     assert figures["specialist1"]["correction"] == specialist.correction > 0.5
     features = dataclasses.replace(store.features(0, CPU), raw=torch.eye(4))
@@ -168,26 +202,31 @@ def test_corrected_posteriors_are_the_true_ones(tmp_path: Path) -> None:
     assert np.abs(uncorrected - expected).max() > 0.08
 
 
-@pytest.mark.parametrize("kind, chunk", [("feed_forward", 1), ("tdnn_stride", 12)])
-def test_goes_on_and_skips_what_is_complete(kind: str, chunk: int, data: TrainingData, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind, chunk, dustbin", [
+    ("feed_forward", 1, "sum"), ("feed_forward", 1, "unit"), ("tdnn_stride", 12, "sum")])
+def test_goes_on_and_skips_what_is_complete(kind: str, chunk: int, dustbin: Dustbin, data: TrainingData,
+                                            tmp_path: Path) -> None:
     model, clusters = random_model(kind), ClusterResult(((1, 3), (0, 2, 5)), 8, {})
     trainer = dataclasses.replace(TRAINER, chunk=chunk, max_updates=8)
 
     def weights() -> list[torch.Tensor]:
         return [value for one in load_specialists(tmp_path, CPU) for value in one.model.network.state_dict().values()]
 
-    figures = train_specialists(model, clusters, data, trainer, 0.5, seed=0, out=tmp_path)
+    figures = train_specialists(model, clusters, data, trainer, 0.5, seed=0, out=tmp_path,
+                                dustbin=dustbin)
     first = weights()
     assert figures.keys() == {"specialist1", "specialist2"} and figures["specialist2"]["senones"] == 3
     (tmp_path / "specialist2" / "training.json").unlink()
     (tmp_path / "specialist2" / "work" / "best.safetensors").unlink()
     complete = (tmp_path / "specialist1" / "weights.safetensors").stat().st_mtime_ns
-    again = train_specialists(model, clusters, data, trainer, 0.5, seed=0, out=tmp_path)
+    again = train_specialists(model, clusters, data, trainer, 0.5, seed=0, out=tmp_path,
+                                dustbin=dustbin)
     assert (tmp_path / "specialist1" / "weights.safetensors").stat().st_mtime_ns == complete
     assert all(torch.equal(a, b) for a, b in zip(first, weights(), strict=True))
     assert again["specialist1"] == figures["specialist1"]
     with pytest.raises(UserError, match="another set"):
-        train_specialists(model, ClusterResult(((1, 4), (0, 2, 5)), 8, {}), data, trainer, 0.5, seed=0, out=tmp_path)
+        train_specialists(model, ClusterResult(((1, 4), (0, 2, 5)), 8, {}), data, trainer, 0.5, seed=0, out=tmp_path,
+                                dustbin=dustbin)
 
 
 def test_chunks_count_the_mix_alone(data: TrainingData) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Columns = Literal["confusions", "covariance"]
+Dustbin = Literal["sum", "unit"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class SpecialistConfig:
     """The sets, what each specialist is trained on, and when it is asked."""
 
     sets: SetConfig = SetConfig()
+    dustbin: Dustbin = "sum"  # see specialist.py; `unit` is the paper's
     special_share: float = 0.5  # of a specialist's training frames that are of its set
     active_top: int = 1  # asked on frames where one of the generalist's so many best senones is in its set (paper: 1)
 

@@ -12,19 +12,20 @@ from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.fit import fit
 from asr_distill.acoustic.model import AcousticModel
 from asr_distill.distill.specialists.clusters import ClusterResult
+from asr_distill.distill.specialists.config import Dustbin
 from asr_distill.distill.specialists.mix import SpecialistTargets, specialist_mix
 from asr_distill.distill.specialists.specialist import (
     SPECIALIST,
+    Facts,
     Specialist,
     initial_weights,
-    read_specialist,
-    write_specialist,
 )
 from asr_distill.errors import UserError
 
 
 def train_specialists(generalist: AcousticModel, clusters: ClusterResult, data: TrainingData, trainer: TrainerConfig,
-                      special_share: float, *, seed: int, out: Path) -> dict[str, dict[str, Any]]:
+                      special_share: float, *, seed: int, out: Path,
+                      dustbin: Dustbin = "sum") -> dict[str, dict[str, Any]]:
     """Train one specialist for each set, in `out`/specialist1 and so on; returns the figures of each.
 
     All start from `generalist` (of an ensemble: one of its models) and hear what it hears: `data` must be normalised
@@ -39,14 +40,15 @@ def train_specialists(generalist: AcousticModel, clusters: ClusterResult, data: 
     for number, senones in enumerate(clusters.sets, 1):
         directory = out / f"specialist{number}"
         mix = specialist_mix(data, senones, special_share, seed + number)
+        facts = Facts(senones, mix.correction, dustbin, generalist.num_pdfs if dustbin == "sum" else 0)
         if not (directory / SPECIALIST).is_file():
-            write_specialist(directory, senones, mix.correction)
-        elif read_specialist(directory) != (senones, mix.correction):
+            facts.write(directory)
+        elif Facts.read(directory) != facts:
             raise UserError(f"{directory}: holds a specialist of another set or mix: delete it, or train elsewhere")
         trained = fit(mix.data, SpecialistTargets(mix.data.pdf_ids), generalist.cmvn, generalist.config, trainer,
                       seed=seed + number, out=directory,
                       label=f"specialist {number}/{len(clusters.sets)} ({len(senones)} senones)",
-                      initial=initial_weights(generalist, senones, mix.correction))
+                      initial=initial_weights(generalist, facts), change=facts.change())
         figures[directory.name] = trained | {
             "senones": len(senones), "special_frames": mix.special, "rest_frames": mix.rest,
             "correction": mix.correction}
