@@ -18,7 +18,7 @@ from local.mnist import PREFIXES, read_mnist
 
 pytestmark = pytest.mark.slow
 SETTINGS = Path(__file__).with_name("mnist.yaml")
-TRAIN, TEST = 5000, 4000  # images
+TRAIN, TEST = 4000, 3000  # images
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +60,14 @@ def test_the_papers_effects(finished: Path) -> None:
     found = errors(finished)
     test = {name: splits["test"] for name, splits in found.items()}
     assert test["large_1"] < 0.8 * test["small_plain_1"]
-    # a good part of the large net's gain is handed on
-    assert test["distilled_1"] < test["small_plain_1"] - 0.3 * (test["small_plain_1"] - test["large_1"])
+    # much of the large net's gain is handed on
+    assert test["distilled_1"] < test["small_plain_1"] - 0.4 * (test["small_plain_1"] - test["large_1"])
     # 3s that were never seen: some are right all the same, most of them once their bias is
     threes = {name: found[name]["test_3s"] for name in ("without_3s_1", "without_3s_corrected_1")}
-    assert threes["without_3s_corrected_1"] < 0.6 * threes["without_3s_1"] < 0.6 * 0.97 * results_threes(finished)
+    assert threes["without_3s_corrected_1"] < 0.75 * threes["without_3s_1"] < 0.7 * results_threes(finished)
     assert test["without_3s_corrected_1"] < test["without_3s_1"]
-    # two digits of ten seen: half of all images are right, where 7s and 8s are two in ten
-    assert test["only_7s_8s_corrected_1"] < 0.55 * TEST < 0.65 * TEST < test["only_7s_8s_1"]
+    # two digits of ten seen: more than half of all images are right, where 7s and 8s are two in ten
+    assert test["only_7s_8s_corrected_1"] < min(0.45 * TEST, 0.85 * test["only_7s_8s_1"])
     assert test["narrow_T2.5_1"] < test["narrow_T20_1"]
 
 
@@ -110,12 +110,12 @@ def test_a_changed_temperature_reruns_only_what_depends_on_it(finished: Path, im
 
 def test_kill_9_then_the_same_results(finished: Path, images: Path, tmp_path: Path) -> None:
     exp = tmp_path / "exp"
-    extra = [*settings(images), "--set", "large.trainer.checkpoint_updates=50", "--set",
-             "without_3s.trainer.checkpoint_updates=50"]
-    for stage in ("02_large.partial/large_1", "07_without_3s.partial/without_3s_1"):
-        kill_when(exp, (exp / stage / "work" / "checkpoint.safetensors").exists, extra, recipe="mnist")
+    extra = [*settings(images), "--set", "large.trainer.checkpoint_updates=50"]
+    for folder in ("02_large.partial/large_1/work/checkpoint.safetensors",
+                   "06_sweep.partial/narrow_plain_1/training.json"):  # in the middle of a network, and between two
+        kill_when(exp, (exp / folder).exists, extra, 900, recipe="mnist")
     log = run(exp, *extra, recipe="mnist").stderr
-    assert "goes on at update" in log
+    assert "stage 06 sweep: Nets of other widths, on labels and on posteriors at each temperature. (going on" in log
     assert measured(exp) == measured(finished)
 
 
