@@ -16,6 +16,7 @@ from asr_distill.distill.compact.projection import project
 HESSIAN_FRAMES = 8192  # of the pilot, that the basis's second derivatives are taken from
 BLOCK = 1024  # frames at once
 SLOW = 0.7  # share of a Newton step: pdfs are stepped as if they did not depend on each other
+FARTHEST = 1.0  # nats
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,23 @@ class Principal:
 def fit_basis(log_posteriors: torch.Tensor, basis: LogitBasis, rounds: int = 3) -> LogitBasis:
     """The basis of least Kullback-Leibler divergence from log_posteriors (frames, pdfs), by Newton steps from `basis`.
 
-    Codes and basis are stepped in turn.
+    Codes and basis are stepped in turn, until a step does not help.
     """
-    codes = basis.linear_codes(log_posteriors)
+    codes, nats = _codes(basis, log_posteriors, basis.linear_codes(log_posteriors))
     for _ in range(rounds):
-        codes = torch.cat([project(basis, part, start).codes for part, start in
-                           zip(log_posteriors.split(BLOCK), codes.split(BLOCK), strict=True)])
-        basis = _step(basis, log_posteriors, codes)
+        tried = _step(basis, log_posteriors, codes)
+        theirs, value = _codes(tried, log_posteriors, codes)
+        if not value < nats:
+            break
+        basis, codes, nats = tried, theirs, value
     return _normalised(basis, log_posteriors, codes)
+
+
+def _codes(basis: LogitBasis, log_posteriors: torch.Tensor, start: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Projected from `start`, and their mean divergence."""
+    found = [project(basis, part, begin) for part, begin in
+             zip(log_posteriors.split(BLOCK), start.split(BLOCK), strict=True)]
+    return torch.cat([part.codes for part in found]), float(torch.cat([part.nats for part in found]).double().mean())
 
 
 def _mean_posterior(log_posteriors: torch.Tensor) -> torch.Tensor:
@@ -113,6 +123,9 @@ def _step(basis: LogitBasis, log_posteriors: torch.Tensor, codes: torch.Tensor) 
     diagonal = hessian.diagonal(dim1=1, dim2=2)
     diagonal.add_(0.02 * diagonal + 1e-7 * wide.square().mean(0))
     step = torch.cholesky_solve((slope / len(codes)).unsqueeze(2), torch.linalg.cholesky(hessian)).squeeze(2)
+    # a pdf that is hardly ever likely has next to no second derivative: no score moves by more than FARTHEST, r.m.s.
+    moved = ((step @ (wide.T @ wide / len(wide))) * step).sum(1, keepdim=True).clamp_(min=0).sqrt_()
+    step *= (FARTHEST / moved.clamp_(min=FARTHEST))
     return LogitBasis(basis.mean - SLOW * step[:, -1], basis.vectors - SLOW * step[:, :-1], basis.frequencies)
 
 
