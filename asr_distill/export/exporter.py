@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,8 +54,10 @@ class Exporter(Protocol):
     runtime: tuple[str, ...]  # modules that `recognise` imports; none where this package does it alone
     settings_class: type[Any]
 
-    def write(self, source: Source, out: Path, settings: Any) -> Written:
-        """Fill the empty folder `out`. Raises UserError where the source cannot be brought into this form."""
+    def write(self, source: Source, out: Path, settings: Any, speech: Sequence[np.ndarray]) -> Written:
+        """Fill the empty folder `out`. `speech`: raw log-mel frames (frames, bands) of some utterances, by which a
+        network is compressed (maybe none). Raises UserError where the source cannot be brought into this form.
+        """
 
     def recognise(self, source: Source, directory: Path, speech: Iterable[Spoken]) -> Iterator[Heard]:
         """Decode as the target's users do, on one core."""

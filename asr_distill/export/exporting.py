@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from asr_distill.config import load_settings, to_dict
 from asr_distill.errors import UserError
@@ -16,11 +20,13 @@ from asr_distill.export.exporter import Exporter, Written, exporter_of
 from asr_distill.export.gate import GateConfig, Verdict, judge
 from asr_distill.export.manifest import MANIFEST, write_manifest
 from asr_distill.export.source import Source
+from asr_distill.features.fbank import Fbank
 from asr_distill.files import write_text
 from asr_distill.logs import log
 from asr_distill.progress import Progress
 
 README = "README.md"
+COMPRESSED_BY = 16  # utterances: integer layers are judged, and static ranges measured, on so many
 GATE = GateConfig()
 
 
@@ -50,7 +56,7 @@ def export(source: Source, target: str, out: Path, settings: Any, *, dev: DevSet
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        written = exporter.write(source, work, settings)
+        written = exporter.write(source, work, settings, _some_speech(source, dev))
         manifest = _seal(exporter, written, work, settings, {})
         if dev is not None:
             verdict, rtf = _judge(exporter, source, work, dev, gate, reference)
@@ -90,6 +96,15 @@ def check_runtime(exporter: Exporter) -> None:
     if missing:
         raise UserError(f"measuring an export to {exporter.name} needs the package {missing[0].replace('_', '-')}: "
                         f"pip install {missing[0].replace('_', '-')} (or export without --dev)")
+
+
+def _some_speech(source: Source, dev: DevSet | None) -> list[np.ndarray]:
+    """Frames of a few utterances of the development set."""
+    if dev is None:
+        return []
+    few = dataclasses.replace(dev, utterances=dev.utterances[::-(-len(dev.utterances) // COMPRESSED_BY)])
+    fbank = Fbank(source.features, torch.device("cpu"))
+    return [fbank([torch.from_numpy(spoken.samples)])[0].numpy() for spoken in few.speech(source.features.sample_rate)]
 
 
 def _judge(exporter: Exporter, source: Source, directory: Path, dev: DevSet, gate: GateConfig,

@@ -11,6 +11,7 @@ import copy
 import torch
 from torch import nn
 
+from asr_distill.acoustic.base import Float32Norm
 from asr_distill.acoustic.grid import GridNetwork, SplicedFront
 from asr_distill.acoustic.spliced import SplicedLinear
 from asr_distill.acoustic.tdnn import TdnnBlock
@@ -48,6 +49,7 @@ class SplicedLogits(WindowLogits):
     def __init__(self, network: nn.Module, left: int, right: int):
         super().__init__()
         self.network, self.left, self.right, self.stride = network, left, right, 1
+        fold_batch_norms(self)
 
     def of_windows(self, windows: torch.Tensor) -> torch.Tensor:
         width, coefficients = self.left + 1 + self.right, windows.shape[2]
@@ -67,6 +69,7 @@ class GridLogits(WindowLogits):
         self.front = GatheredFront(network.front) if isinstance(network.front, SplicedFront) else network.front
         self.blocks, self.head, self.output = network.blocks, network.head, network.output
         _plain_products(self)
+        fold_batch_norms(self)
 
     def of_windows(self, windows: torch.Tensor) -> torch.Tensor:
         hidden = self.front(windows)  # (steps, batch, width)
@@ -120,6 +123,29 @@ def _plain_products(module: nn.Module) -> None:
             setattr(module, name, PlainProduct(child))
         else:
             _plain_products(child)
+
+
+def fold_batch_norms(module: nn.Module) -> None:
+    """Put every batch normalisation that follows an affine map in a Sequential below `module` into that map."""
+    for child in module.modules():
+        if not isinstance(child, nn.Sequential):
+            continue
+        for index in range(len(child) - 1):
+            layer, norm = child[index], child[index + 1]
+            linear = layer.linear if isinstance(layer, PlainProduct) else layer
+            if isinstance(linear, nn.Linear) and isinstance(norm, Float32Norm) and isinstance(
+                    norm.norm, nn.BatchNorm1d):
+                _fold(linear, norm.norm)
+                child[index + 1] = nn.Identity()
+
+
+@torch.no_grad()
+def _fold(linear: nn.Linear, norm: nn.BatchNorm1d) -> None:
+    assert norm.running_mean is not None and norm.running_var is not None
+    gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    bias = -norm.running_mean.double() if linear.bias is None else linear.bias.double() - norm.running_mean.double()
+    linear.weight.copy_(linear.weight.double() * gain.unsqueeze(1))
+    linear.bias = nn.Parameter((bias * gain + norm.bias.double()).float())
 
 
 def logits_of(network: nn.Module) -> WindowLogits | None:

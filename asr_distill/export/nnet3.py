@@ -161,7 +161,7 @@ def _no_statistics(out: KaldiWriter) -> None:
 
 def _feed_forward(net: Nnet3, network: FeedForward, source: str, mean: np.ndarray, std: np.ndarray) -> str:
     last = spliced(source, range(-network.left, network.right + 1))
-    layers = list(network.hidden)
+    layers: list[nn.Module] = list(network.hidden)
     first = True
     while layers:
         linear = layers.pop(0)
@@ -170,10 +170,10 @@ def _feed_forward(net: Nnet3, network: FeedForward, source: str, mean: np.ndarra
         if first:
             weight, bias = _normalised(weight, bias, mean, std)
             first = False
-        norm = layers.pop(0) if layers and isinstance(layers[0], Float32Norm) else None
+        norm = layers[0] if layers and isinstance(layers[0], Float32Norm) else None
         last = _activated(net, weight, bias, norm, last)
         while layers and not isinstance(layers[0], nn.Linear):
-            layers.pop(0)  # ReLU, dropout
+            layers.pop(0)  # normalisation, ReLU, dropout
     return last
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from asr_distill.config import to_dict
 from asr_distill.decode.decoder import Decoder
+from asr_distill.export.compress import Precision, compress
 from asr_distill.export.exporter import Heard, Spoken, Written
 from asr_distill.export.onnx import export_onnx
 from asr_distill.export.onnx_model import NETWORK_FILE, OnnxModel
+from asr_distill.export.precision_plan import check_divergence, plan_of, whole_utterances
 from asr_distill.export.source import Source
 from asr_distill.features.cmvn import UtteranceFeatures
 from asr_distill.features.fbank import Fbank
@@ -21,7 +24,11 @@ from asr_distill.features.fbank import Fbank
 
 @dataclass(frozen=True)
 class OnnxSettings:
-    precision: str = "float32"
+    precision: Precision = "float32"
+    max_divergence: float = 0.01  # nats a frame; a layer that costs more in integers stays in float32
+
+    def __post_init__(self) -> None:
+        check_divergence(self.max_divergence)
 
 
 class OnnxExporter:
@@ -30,11 +37,13 @@ class OnnxExporter:
     runtime: tuple[str, ...] = ()
     settings_class = OnnxSettings
 
-    def write(self, source: Source, out: Path, settings: OnnxSettings) -> Written:
+    def write(self, source: Source, out: Path, settings: OnnxSettings, speech: Sequence[np.ndarray]) -> Written:
         export_onnx(source.model, out / NETWORK_FILE, {"features": to_dict(source.features)})
+        plan = plan_of(source, settings.precision, speech, settings.max_divergence)
+        compress(out / NETWORK_FILE, settings.precision, keep=plan.keep, feeds=whole_utterances(speech))
         usage = (f"python: onnxruntime.InferenceSession('{NETWORK_FILE}').run(None, {{'features': log_mel}})[0] gives "
                  f"(batch, frames, {source.model.num_pdfs}) log-likelihoods; the HCLG's input label is pdf + 1")
-        return Written((NETWORK_FILE,), usage, {})
+        return Written((NETWORK_FILE,), usage, plan.facts)
 
     def recognise(self, source: Source, directory: Path, speech: Iterable[Spoken]) -> Iterator[Heard]:
         """Through onnxruntime and this package's own search over the source's graph."""

@@ -7,19 +7,22 @@ for. Its text is made of the names of the input labels on the best path, so word
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from torch import nn
 
 from asr_distill.decode.decoder import SearchConfig
 from asr_distill.errors import UserError
+from asr_distill.export.compress import Precision, compress
 from asr_distill.export.exporter import Heard, Spoken, Written
 from asr_distill.export.onnx import write_graph
+from asr_distill.export.precision_plan import check_divergence, plan_of
 from asr_distill.export.script import copy_scripts, run_script
 from asr_distill.export.source import Source
 from asr_distill.export.streaming import StreamingEmission
@@ -38,11 +41,14 @@ SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # the runtime reads it as a space
 
 @dataclass(frozen=True)
 class SherpaSettings:
-    precision: str = "float32"
+    precision: Precision = "float32"
     block_ms: int = 160  # of audio that the network hears at a time, besides its look-ahead
     text: bool = True  # words in the result's text; else only as numbers in its `words`
 
+    max_divergence: float = 0.01  # nats a frame; a layer that costs more in integers stays in float32
+
     def __post_init__(self) -> None:
+        check_divergence(self.max_divergence)
         if not 10 <= self.block_ms <= 2000:
             raise ValueError(f"block_ms must lie in [10, 2000], not {self.block_ms}")
 
@@ -53,7 +59,7 @@ class SherpaExporter:
     runtime: tuple[str, ...] = ("sherpa_onnx",)
     settings_class = SherpaSettings
 
-    def write(self, source: Source, out: Path, settings: SherpaSettings) -> Written:
+    def write(self, source: Source, out: Path, settings: SherpaSettings, speech: Sequence[np.ndarray]) -> Written:
         _check_features(source.features)
         num_pdfs, stretch = source.model.num_pdfs, BEAM / source.search.beam
         emission = StreamingEmission(source.model, round(settings.block_ms / source.features.frame_shift_ms),
@@ -68,13 +74,15 @@ class SherpaExporter:
         names += [SPACE + source.lang.words[word] for word in marked.words.tolist()]
         write_text(out / TOKENS, "".join(f"{name} {column}\n" for column, name in enumerate(names)))
         write_text(out / "words.txt", (source.lang.directory / "words.txt").read_text(encoding="utf-8"))
-        _write_network(emission, marked.pdfs, out / NETWORK)
+        plan = plan_of(source, settings.precision, speech, settings.max_divergence)
+        _write_network(emission, marked.pdfs, out / NETWORK, settings.precision, plan.keep, speech)
         copy_scripts(out, "sherpa-onnx")
         shift = source.features.frame_shift_ms / 1000
         facts = {"sample_rate": source.features.sample_rate, "feature_dim": source.features.num_mel_bins,
                  "max_active": source.search.max_active, "block_seconds": round(emission.block * shift, 3),
                  "lookahead_seconds": round((emission.frames - emission.block) * shift, 3),
-                 "tail_seconds": round((emission.frames + 2) * shift, 3)}  # silence to put behind a recording
+                 "tail_seconds": round((emission.frames + 2) * shift, 3),  # silence to put behind a recording
+                 **plan.facts}
         return Written((NETWORK,), "pip install sherpa-onnx; python transcribe.py FILE.wav ...   or   "
                                    "npm install sherpa-onnx; node transcribe.cjs FILE.wav ...", facts)
 
@@ -134,7 +142,8 @@ class _Zipformer2Ctc(nn.Module):
         return scores, past.transpose(0, 1), *(state + 0 for state in idle), heard
 
 
-def _write_network(emission: StreamingEmission, extra: np.ndarray, path: Path) -> None:
+def _write_network(emission: StreamingEmission, extra: np.ndarray, path: Path, precision: str, keep: Sequence[int],
+                   speech: Sequence[np.ndarray]) -> None:
     network = _Zipformer2Ctc(emission, extra).eval()
     states = network.states()
     example = [torch.zeros(2, emission.frames, emission.num_coefficients)]
@@ -146,9 +155,25 @@ def _write_network(emission: StreamingEmission, extra: np.ndarray, path: Path) -
     inputs = ["x", *states, "processed_lens"]
     write_graph(network, tuple(example), path, inputs, ["log_probs", *(f"new_{name}" for name in inputs[1:])], axes,
                 network.metadata())
+    feeds = _block_feeds(network, path, speech) if precision == "int8-static" else []
+    compress(path, precision, keep=keep, feeds=feeds)
     proto = onnx.load(path)
     _shorten_columns(proto, len(extra) + emission.num_pdfs)
     onnx.save(proto, path)
+
+
+def _block_feeds(network: _Zipformer2Ctc, path: Path, speech: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """The network's inputs, block by block, as it gets them while it hears `speech`."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    emission, feeds = network.emission, []
+    for frames in speech:
+        state = {name: np.zeros(shape, np.float32) for name, (shape, _) in network.states().items()}
+        state["processed_lens"] = np.zeros(1, np.int64)
+        for begin in range(0, len(frames) - emission.frames + 1, emission.block):
+            feed = {"x": frames[None, begin:begin + emission.frames], **state}
+            feeds.append(feed)
+            state = dict(zip(state, session.run(None, feed)[1:], strict=True))
+    return feeds
 
 
 def _shorten_columns(proto: onnx.ModelProto, count: int) -> None:

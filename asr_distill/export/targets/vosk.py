@@ -11,7 +11,7 @@ picks the words, which the acoustic scale makes up for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -57,7 +57,7 @@ class VoskExporter:
     runtime: tuple[str, ...] = ("vosk",)
     settings_class = VoskSettings
 
-    def write(self, source: Source, out: Path, settings: VoskSettings) -> Written:
+    def write(self, source: Source, out: Path, settings: VoskSettings, speech: Sequence[np.ndarray]) -> Written:
         model, cmvn = source.model, source.model.cmvn
         check_deployable(model)
         online = cmvn.kind == "online"
