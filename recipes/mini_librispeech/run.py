@@ -142,7 +142,7 @@ def decode_student(run: StageRun) -> dict:
 
 
 @stage(reads=["features", "pronunciations", "align", "graph", "adapt", "student", "decode_student"],
-       settings=["features", "decode"], resumable=True)
+       settings=["features", "decode"], resumable=True, revision=2)
 def export(run: StageRun) -> dict:
     """The student as one directory that transcribes (ONNX, graph, words, settings), decoded as exported."""
     model = AcousticModel.load(run.input("student") / "student", run.device)
