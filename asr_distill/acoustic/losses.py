@@ -54,26 +54,24 @@ def mean_over_rows(logits: torch.Tensor, loss: RowLoss, block: int = 0) -> torch
     return _MeanOverRows.apply(logits, loss, block)
 
 
-def softmax_(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """In place: logits (rows, pdfs) become probabilities; also returns log of the normaliser (rows, 1)."""
-    peak = logits.amax(1, keepdim=True)
-    total = logits.sub_(peak).exp_().sum(1, keepdim=True)
-    logits.div_(total)
-    return logits, total.log_().add_(peak)
+def softmax(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities of logits (rows, pdfs), and log of the normaliser (rows, 1)."""
+    probabilities = torch.softmax(logits, 1)  # one pass in cache: half the time of its steps one by one
+    return probabilities, logits.amax(1, keepdim=True).sub_(probabilities.amax(1, keepdim=True).log_())
 
 
 def cross_entropy_rows(pdf_ids: torch.Tensor) -> RowLoss:
     """-log softmax(logits)[pdf] in nats; pdf_ids int64 (batch,)."""
     def loss(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        values, gradient = cross_entropy_(logits, pdf_ids[rows])
+        values, gradient = cross_entropy(logits, pdf_ids[rows])
         return values.sum(), gradient
     return loss
 
 
-def cross_entropy_(logits: torch.Tensor, pdf_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """-log softmax(logits)[pdf] of each row, (rows,), and in place of logits (rows, pdfs) its gradient."""
+def cross_entropy(logits: torch.Tensor, pdf_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """-log softmax(logits)[pdf] of each row, (rows,), and its gradient (rows, pdfs)."""
     at = pdf_ids.unsqueeze(1)
     score = logits.gather(1, at)
-    gradient, normaliser = softmax_(logits)
+    gradient, normaliser = softmax(logits)
     gradient.scatter_add_(1, at, gradient.new_full((), -1.0).expand(at.shape))
     return (normaliser - score).squeeze(1), gradient

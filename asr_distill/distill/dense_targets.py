@@ -50,6 +50,6 @@ class StoredDenseTargets(StoredTargets):
                  pdf_ids: torch.Tensor | None, *, rows: np.ndarray | None = None):
         super().__init__({"log_posteriors": log_posteriors}, temperature, config, pdf_ids, rows)
 
-    def soft_loss(self, frames: torch.Tensor) -> RowLoss:
+    def soft_loss(self, frames: torch.Tensor, dtype: torch.dtype) -> RowLoss:
         stored = self.rows_of(frames)["log_posteriors"].float()
         return soft_cross_entropy_rows(torch.softmax(stored, 1), self.temperature)

@@ -16,7 +16,7 @@ from typing import Literal
 
 import torch
 
-from asr_distill.acoustic.losses import RowLoss, cross_entropy_, mean_over_rows, softmax_
+from asr_distill.acoustic.losses import RowLoss, cross_entropy, mean_over_rows, softmax
 
 Remainder = Literal["lumped", "uniform"]
 
@@ -28,24 +28,21 @@ def soft_cross_entropy_rows(probabilities: torch.Tensor, temperature: float) -> 
     return loss
 
 
-def family_cross_entropy_rows(codes: torch.Tensor, mean: torch.Tensor, vectors: torch.Tensor,
-                              temperature: float) -> RowLoss:
-    """T^2 * cross-entropy at T against the posteriors softmax(mean + codes @ vectors), made block by block.
+def family_cross_entropy_rows(codes: torch.Tensor, vectors: torch.Tensor, temperature: float) -> RowLoss:
+    """T^2 * cross-entropy at T against the posteriors softmax(codes @ vectors), made block by block.
 
-    codes (batch, rank), of any type; mean (pdfs,), vectors (rank, pdfs).
+    codes (batch, rank), vectors (rank, pdfs), both of the type that the product is made in.
     """
     def loss(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        scores = torch.addmm(mean.to(logits.dtype), codes[rows].to(logits.dtype), vectors.to(logits.dtype))
-        target, _ = softmax_(scores)
-        return _towards(logits, target, temperature)
+        return _towards(logits, torch.softmax((codes[rows] @ vectors).to(logits.dtype), 1), temperature)
     return loss
 
 
 def _towards(logits: torch.Tensor, target: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum of T^2 * cross-entropy at T and its gradient: logits (rows, pdfs), overwritten; target (rows, pdfs)."""
     scaled = logits.div_(temperature)
-    fit = (target * scaled).sum()
-    gradient, normaliser = softmax_(scaled)
+    fit = torch.dot(target.view(-1), scaled.view(-1))
+    gradient, normaliser = softmax(scaled)
     value = (normaliser.squeeze(1) * target.sum(1)).sum() - fit
     return value * temperature**2, gradient.sub_(target).mul_(temperature)
 
@@ -95,7 +92,7 @@ def _uniform_rows(logits: torch.Tensor, ids: torch.Tensor, target: torch.Tensor,
     each = mass / max(1, logits.shape[1] - ids.shape[1])
     all_mass = target.sum(1, keepdim=True) + mass
     fit = (target * top).sum() + (each * (logits.sum(1, keepdim=True) - top.sum(1, keepdim=True))).sum()
-    gradient, normaliser = softmax_(logits)
+    gradient, normaliser = softmax(logits)
     value = (normaliser * all_mass).sum() - fit
     gradient.mul_(all_mass).sub_(each)
     gradient.scatter_add_(1, ids, each - target)
@@ -112,7 +109,7 @@ def mixed_rows(soft: RowLoss, pdf_ids: torch.Tensor, hard_weight: float) -> RowL
     known, classes = pdf_ids >= 0, pdf_ids.clamp(min=0)
 
     def loss(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        hard_values, hard_gradient = cross_entropy_(logits.clone(), classes[rows])
+        hard_values, hard_gradient = cross_entropy(logits, classes[rows])
         soft_value, soft_gradient = soft(logits, rows)
         weight = hard_weight * known[rows].to(logits.dtype)
         value = (soft_value + (weight * hard_values).sum()) / (1 + hard_weight)

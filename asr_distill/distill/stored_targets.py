@@ -62,13 +62,13 @@ class StoredTargets:
             at = self.rows[at]
         return {name: tensor[at].to(self.device) for name, tensor in self.arrays.items()}
 
-    def soft_loss(self, frames: torch.Tensor) -> RowLoss:
-        """The soft loss of frames int64 (batch,)."""
+    def soft_loss(self, frames: torch.Tensor, dtype: torch.dtype) -> RowLoss:
+        """The soft loss of frames int64 (batch,) for logits of this type."""
         raise NotImplementedError
 
     def loss(self, logits: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Mean mixed loss: logits (batch, pdfs), frames int64 (batch,)."""
-        rows = self.soft_loss(frames)
+        rows = self.soft_loss(frames, logits.dtype)
         if self.pdf_ids is not None:
             rows = mixed_rows(rows, self.pdf_ids[frames], self.config.hard_weight)
         return mean_over_rows(logits, rows)

@@ -49,5 +49,5 @@ class SoftTargets(StoredTargets):
             ids &= 0xFFFF  # uint16 on disk: torch indexes no unsigned numbers
         return ids, found["probabilities"], found["remainder"]
 
-    def soft_loss(self, frames: torch.Tensor) -> RowLoss:
+    def soft_loss(self, frames: torch.Tensor, dtype: torch.dtype) -> RowLoss:
         return top_k_cross_entropy_rows(*self.gather(frames), self.temperature, self.config.remainder)

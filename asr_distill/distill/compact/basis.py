@@ -35,6 +35,10 @@ class LogitBasis:
     def rank(self) -> int:
         return self.vectors.shape[1]
 
+    def first(self, rank: int) -> LogitBasis:
+        """The basis of the first `rank` codes."""
+        return LogitBasis(self.mean, self.vectors[:, :rank].contiguous(), self.frequencies)
+
     def log_posteriors(self, codes: torch.Tensor) -> torch.Tensor:
         """codes (frames, rank) -> (frames, pdfs)."""
         return torch.log_softmax(torch.addmm(self.mean, codes, self.vectors.T), 1)

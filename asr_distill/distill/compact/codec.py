@@ -16,10 +16,11 @@ from asr_distill.errors import UserError
 from asr_distill.files import read_array, read_json, write_array, write_json
 
 BLOCK = 1024  # frames encoded at once
-SAMPLE = 16384  # frames that the range of levels is taken from
+SAMPLE = 8192  # frames that the range of levels is taken from
 BYTES_STEP = 8  # sizes of a row that are tried differ by so much
-WORTH = 2.0  # bits that a code must get to be kept
-RANGE = 8.0  # standard deviations that the levels of a code span, about
+BITS = (7.0, 6.0, 5.25, 4.5, 4.0)  # of a code, in the mean: tried from few codes to many
+FEWEST_BITS = BITS[-1]
+ROUNDS = 3  # of fitting the basis
 log = logging.getLogger("asr_distill")
 
 
@@ -50,11 +51,18 @@ class Codec:
         """Log-posteriors float32 (frames, pdfs)."""
         return self.basis.log_posteriors(self.quantiser.codes(self.quantiser.unpack(rows)))
 
-    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """mean (pdfs,) and vectors (rank, pdfs) such that log q = log softmax(mean + levels @ vectors)."""
+    def folded(self, dtype: torch.dtype) -> torch.Tensor:
+        """What `wide_levels` is multiplied with: log q = log softmax(wide_levels @ folded), (columns, pdfs) of `dtype`.
+
+        bfloat16 tells 256 levels apart: codes of more bits have two columns, and so has the mean.
+        """
         basis, quantiser = self.basis, self.quantiser
-        return (torch.addmv(basis.mean, basis.vectors, quantiser.low),
-                (basis.vectors * quantiser.step).T.contiguous())
+        vectors = (basis.vectors * quantiser.step).T  # (rank, pdfs)
+        mean = torch.addmv(basis.mean, basis.vectors, quantiser.low).unsqueeze(0)
+        rounded = mean.to(dtype)
+        parts = [vectors.to(dtype), (256 * vectors[: quantiser.num_wide]).to(dtype), rounded,
+                 (mean - rounded.float()).to(dtype)]
+        return torch.cat(parts).contiguous()
 
     def save(self, directory: Path) -> None:
         """Write basis_mean.npy, basis_vectors.npy, frequencies.npy and, last, codec.json."""
@@ -87,48 +95,58 @@ def fit_codec(pilot: torch.Tensor, check: torch.Tensor, max_error: float,
               max_bytes: int) -> tuple[Codec, dict[str, Any]]:
     """The codec of fewest bytes whose mean divergence on `check` is at most max_error nats, or that of max_bytes.
 
-    pilot and check: log-posteriors (frames, pdfs) of different utterances. Sizes are tried in steps of 8 bytes, and the
-    figures have each.
+    pilot and check: log-posteriors (frames, pdfs) of different utterances. Sizes are tried in steps of 8 bytes, each
+    with few and many codes, on one basis; the basis of the best is then fitted anew. Among the figures: `check_nats`,
+    and `tried`: the nats of each size, before that.
     """
-    pdfs = pilot.shape[1]
-    principal = Principal.of(pilot, min(2 * max_bytes, pdfs - 1, len(pilot) - 1))
-    best = _of_size(pilot, check, principal, max_bytes)
-    tried = {max_bytes: best[1]}
-    low, high = 0, -(-max_bytes // BYTES_STEP)  # of these `high` reaches max_error, where any does
-    while best[1] <= max_error and high - low > 1:
+    most = max(1, min(round(8 * max_bytes / FEWEST_BITS), pilot.shape[1] - 1, len(pilot) - 1))
+    search = _Search(pilot, check, fit_basis(pilot, Principal.of(pilot, most).basis(most), ROUNDS))
+    sizes = [*range(BYTES_STEP, max_bytes, BYTES_STEP), max_bytes]
+    low, high = -1, len(sizes) - 1  # `low` misses max_error, `high` reaches it, where any does
+    while high - low > 1 and search.nats(sizes[high]) <= max_error:
         middle = (low + high) // 2
-        codec, nats = _of_size(pilot, check, principal, middle * BYTES_STEP)
-        tried[middle * BYTES_STEP] = nats
-        if nats <= max_error:
-            best, high = (codec, nats), middle
-        else:
-            low = middle
-    codec, nats = best
+        low, high = (low, middle) if search.nats(sizes[middle]) <= max_error else (middle, high)
+    codec, nats = search.polished(sizes[high])
     log.info("soft targets: %d codes in %d bytes a frame, %.5f nats on held-out frames (asked for %g)",
              codec.basis.rank, codec.num_bytes, nats, max_error)
     if nats > max_error:
         log.warning("soft targets: %d bytes a frame reach %.5f nats, not %g: for less error raise "
                     "distill.store.max_bytes", codec.num_bytes, nats, max_error)
-    return codec, {"check_nats": nats, "tried": {str(size): tried[size] for size in sorted(tried)}}
+    return codec, {"check_nats": nats, "tried": {str(size): search.tried[size][1] for size in sorted(search.tried)}}
 
 
-def _of_size(pilot: torch.Tensor, check: torch.Tensor, principal: Principal, num_bytes: int) -> tuple[Codec, float]:
-    basis = fit_basis(pilot, principal.basis(rank_for(principal.scales, num_bytes)))
-    sample = pilot[:: max(1, len(pilot) // SAMPLE)]
-    codes = torch.cat([project(basis, part, basis.linear_codes(part)).codes for part in sample.split(BLOCK)])
-    codec = Codec(basis, Quantiser.fit(codes, num_bytes))
-    _, nats = codec.encode(check)
-    return codec, float(nats.double().mean())
+class _Search:
+    """Codecs of several sizes over the first codes of one basis, on a sample of the frames."""
+
+    def __init__(self, pilot: torch.Tensor, check: torch.Tensor, basis: LogitBasis):
+        self.pilot, self.check, self.basis = pilot, check, basis
+        self.tried: dict[int, tuple[int, float]] = {}  # size -> rank, nats
+
+    def nats(self, num_bytes: int) -> float:
+        """Of the best rank for so many bytes."""
+        if num_bytes not in self.tried:
+            best = (0, float("inf"))
+            for bits in BITS:
+                rank = max(1, min(round(8 * num_bytes / bits), self.basis.rank))
+                _, nats = self._codec(self.basis.first(rank), num_bytes, _sample(self.check, SAMPLE // 8))
+                if nats >= best[1]:
+                    break
+                best = (rank, nats)
+            self.tried[num_bytes] = best
+        return self.tried[num_bytes][1]
+
+    def polished(self, num_bytes: int) -> tuple[Codec, float]:
+        """The codec of so many bytes on a basis fitted for its rank, and its nats on all of `check`."""
+        self.nats(num_bytes)
+        basis = fit_basis(self.pilot, self.basis.first(self.tried[num_bytes][0]), 1)
+        return self._codec(basis, num_bytes, self.check)
+
+    def _codec(self, basis: LogitBasis, num_bytes: int, check: torch.Tensor) -> tuple[Codec, float]:
+        codes = torch.cat([project(basis, part, basis.linear_codes(part)).codes
+                           for part in _sample(self.pilot, SAMPLE).split(BLOCK)])
+        codec = Codec(basis, Quantiser.fit(codes, num_bytes))
+        return codec, float(codec.encode(check)[1].double().mean())
 
 
-def rank_for(scales: torch.Tensor, num_bytes: int) -> int:
-    """How many codes get WORTH bits or more where a frame's bits are shared out by reverse water-filling.
-
-    scales: standard deviations of the codes, falling.
-    """
-    widths = (scales * RANGE).log2().tolist()
-    for rank in range(min(len(widths), 8 * num_bytes), 1, -1):
-        step = (sum(widths[:rank]) - 8 * num_bytes) / rank  # its log2, common to all codes
-        if widths[rank - 1] - step >= WORTH:
-            return rank
-    return 1
+def _sample(rows: torch.Tensor, most: int) -> torch.Tensor:
+    return rows[:: -(-len(rows) // most)]

@@ -81,8 +81,19 @@ class Quantiser:
         found |= wide.index_select(1, first + 2) << 16
         return (found >> shift) & mask
 
-    def to(self, device: torch.device) -> Quantiser:
-        return Quantiser(self.low.to(device), self.step.to(device), self.bits)
+    def wide_levels(self, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Rows as (frames, rank + num_wide + 2) of `dtype`, whose whole numbers up to 256 are exact: the levels' lower
+        eight bits, the higher bits of the first `num_wide`, and twice 1.
+        """
+        levels = self.unpack(rows)
+        wide = levels[:, : self.num_wide] >> 8
+        ones = torch.ones(len(levels), 2, dtype=dtype, device=levels.device)
+        return torch.cat([(levels & 255).to(dtype), wide.to(dtype), ones], 1)
+
+    @property
+    def num_wide(self) -> int:
+        """The first so many codes hold all those of more than eight bits."""
+        return max((number + 1 for number, bits in enumerate(self.bits) if bits > 8), default=0)
 
     @property
     def _most(self) -> list[int]:
