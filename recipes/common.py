@@ -66,8 +66,9 @@ def network_alignment(run: StageRun, store: FrameStore) -> Alignment:
 def decoding_stores(run: StageRun) -> dict[str, FrameStore]:
     """Tuning and reported splits, with adapted frames where the stage adapt made them."""
     adapted = run.figures("adapt")
-    return {split: FrameStore(store.directory, run.input("adapt") / split / "adapted" if split in adapted else None)
-            for split, store in stores_of(run).items() if split not in (TRAIN, NETWORK_TRAIN)}
+    return {split: FrameStore(run.input("features") / split,
+                              run.input("adapt") / split / "adapted" if split in adapted else None)
+            for split in run.figures("features") if split not in (TRAIN, NETWORK_TRAIN)}
 
 
 def reported_splits(run: StageRun) -> dict[str, Split]:

@@ -42,6 +42,7 @@ from asr_distill.report.evaluation import Candidate
 from asr_distill.report.results import Results, Role, SplitData
 from asr_distill.report.specialists_page import SPECIALISTS, page
 from recipes.common import (
+    decoding_stores,
     evaluate,
     load_teachers,
     model_bytes,
@@ -50,7 +51,6 @@ from recipes.common import (
     reported_splits,
     small_network,
     split_figures,
-    stores_of,
     training_data,
 )
 
@@ -175,7 +175,7 @@ def decode_specialists(run: StageRun) -> dict:
 def specialist_report(run: StageRun) -> dict:
     """The tables of section 5: SPECIALISTS.json and SPECIALISTS.md."""
     evaluated = [Evaluated(run.input("decode_specialists") / name) for name in run.figures("decode_specialists")]
-    stores, seconds = stores_of(run), run.stage_seconds()
+    stores, seconds = decoding_stores(run), run.stage_seconds()
     stages = {item.name: seconds[item.name] for item in STAGES if item.name in seconds}
     settings = run.settings.all()
     results = Results(
@@ -196,6 +196,7 @@ def specialist_report(run: StageRun) -> dict:
         "facts": {"specialists": len(sets.sets), "smallest": min(sizes), "largest": max(sizes),
                   "median": statistics.median(sizes), "left_out": sets.figures["left_out"], "num_pdfs": sets.num_pdfs,
                   "generalist": f"{generalist} ({group})",
+                  "dustbin": run.settings.specialists.dustbin,
                   "control_updates": run.figures("control")["control"]["updates"]},
         "command": shlex.join(["python", *sys.argv])}
     write_json(run.out / SPECIALISTS, facts)

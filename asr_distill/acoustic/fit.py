@@ -65,16 +65,18 @@ def fit(data: TrainingData, targets: Targets, cmvn: Cmvn, network: NetworkConfig
 
 @torch.inference_mode()
 def train_accuracy(network: Network, data: TrainingData, chunk: int, most: int = TRAIN_FRAMES) -> float:
-    """Frame accuracy (0 to 1) on aligned frames trained on: all, or those of evenly spread utterances, about `most`.
+    """Frame accuracy (0 to 1) on aligned frames trained on: all, or those of evenly spread utterances of `most` frames.
 
     nan where none is aligned. The network must be in evaluation mode, on the data's device; nothing is augmented.
     """
     aligned = data.train[data.pdf_ids.cpu()[data.train] >= 0]
     if not len(aligned):
         return math.nan
-    step = -(-len(aligned) // most)
-    owners = np.searchsorted(data.offsets, aligned.numpy(), "right")
-    chosen = aligned[torch.from_numpy(np.isin(owners, np.unique(owners)[::step]))]
+    owners = np.searchsorted(data.offsets, aligned.numpy(), "right") - 1
+    spoken = np.unique(owners)
+    # chunks compute whole utterances, few of whose frames may be trained on
+    cost = len(aligned) if chunk == 1 else int(np.diff(data.offsets)[spoken].sum())
+    chosen = aligned[torch.from_numpy(np.isin(owners, spoken[::-(-cost // most)]))]
     sampler = sampler_for(network, dataclasses.replace(data, heldout=chosen), most, chunk, network.dtype, seed=0)
     correct = torch.zeros((), dtype=torch.float64, device=data.device)
     for batch in sampler.heldout():

@@ -14,7 +14,7 @@ from typing import Any
 from asr_distill.errors import UserError
 from asr_distill.files import read_json
 from asr_distill.report.figures import ABSENT
-from asr_distill.report.results import Results, results_from_dict
+from asr_distill.report.results import results_from_dict
 from asr_distill.report.tables import comparison_table, data_table, main_table, provenance, stage_table, table
 
 Facts = Mapping[str, Any]
@@ -83,7 +83,7 @@ def point_parts(label: str, facts: Facts, heading: str) -> list[str]:
     if results.comparisons:
         parts.append(comparison_table(results))
     parts += [f"{level} Sets", sets_text(facts), f"{level} How it was made",
-              provenance(results, facts["command"]) + f"\n- Generalist: {facts['facts']['generalist']}",
+              provenance(results, facts["command"]) + "\n" + settings_text(facts["facts"]),
               data_table(results), stage_table(results)]
     return parts
 
@@ -135,8 +135,10 @@ def sets_text(facts: Facts) -> str:
     return "\n\n".join(lines)
 
 
-def results_of(facts: Facts) -> Results:
-    return results_from_dict(facts["results"])
+def settings_text(about: Facts) -> str:
+    """What matters of the settings, as more lines of the provenance."""
+    return (f"- Generalist: {about['generalist']}\n- Dustbin: {about['dustbin']}\n"
+            f"- Control: {about['control_updates']:,} updates")
 
 
 def _covering(row: Mapping[str, Any]) -> str:

@@ -52,7 +52,7 @@ def test_the_search_among_settings_of_use_changes_no_specialist() -> None:
     """Who is asked when is no reason to train again; what they are trained on is."""
     declared = {item.name: item.settings for item in STAGES}
     assert "specialists.active_top" not in declared["specialists"] and "specialists.sets" in declared["clusters"]
-    assert "specialists.active_top" in declared["coverage"] and "specialists.special_share" in declared["specialists"]
+    assert "specialists.active_top" in declared["coverage"] and "specialists.dustbin" in declared["specialists"]
 
 
 def test_the_study_file() -> None:
@@ -60,8 +60,9 @@ def test_the_study_file() -> None:
     config = load_settings(StudyConfig, [file])
     study = read_study(file, load_recipe(config.recipe), config, conf=[CONF])
     counts = {point.label: point.settings.specialists.sets for point in study.points}
-    assert [sets.specialists for sets in counts.values()] == [20, 20, 40]
+    assert [sets.specialists for sets in counts.values()] == [20, 20, 20, 40]
     assert all(point.settings.specialists.enabled for point in study.points)
+    assert [point.settings.specialists.dustbin for point in study.points] == ["sum", "unit", "sum", "sum"]
     assert study.stages == ("specialist_report",)
 
 

@@ -43,7 +43,7 @@ def facts(gain: int = 30, low: float = 0.001) -> dict[str, Any]:
             "sets": [{"senones": 3, "mass": 0.25, "phones": "S 2, Z 1", "updates": 300, "accuracy": 0.7,
                       "correction": 1.0}] * 15,
             "facts": {"specialists": 15, "smallest": 3, "largest": 3, "median": 3, "left_out": 1, "num_pdfs": 8,
-                      "generalist": "teacher1 (wide)", "control_updates": 600},
+                      "generalist": "teacher1 (wide)", "dustbin": "sum", "control_updates": 600},
             "command": "python made_by.py"}
 
 
@@ -61,7 +61,8 @@ def test_table_by_coverage_and_what_it_says() -> None:
         in text
     assert "as many updates against the generalist: +0.50 [-0.40, +5.00] points of frame accuracy, neither gain" in text
     assert "15 sets of 3 to 3 senones (median 3); 1 of 8 senones are in none." in text and "3 smaller sets" in text
-    assert "`python made_by.py`" in text and "teacher1 (wide)" in text and "## All" not in text
+    assert "`python made_by.py`" in text and "teacher1 (wide)" in text and "- Control: 600 updates" in text
+    assert "## All" not in text
 
 
 def test_several_experiments_have_a_table_in_common() -> None:
