@@ -138,7 +138,8 @@ class _Zipformer2Ctc(nn.Module):
         *idle, heard = others
         scores, past, heard = self.emission(x, cached_key.transpose(0, 1), heard)
         if self.extra:
-            scores = scores.index_select(2, self.columns)
+            # whole rows are copied: picking single numbers of each frame takes four times as long
+            scores = scores.transpose(1, 2).index_select(1, self.columns).transpose(1, 2)
         return scores, past.transpose(0, 1), *(state + 0 for state in idle), heard
 
 
