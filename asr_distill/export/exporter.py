@@ -37,11 +37,14 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Heard:
-    """What was recognised, and the CPU seconds that it took (all threads; loading not counted)."""
+    """What was recognised, the CPU seconds that it took (all threads; loading not counted), and the most memory that
+    the process which did it has held so far.
+    """
 
     id: str
     words: tuple[str, ...]
     seconds: float
+    peak_bytes: int
 
 
 class Exporter(Protocol):

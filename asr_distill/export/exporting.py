@@ -32,10 +32,11 @@ GATE = GateConfig()
 
 @dataclass(frozen=True)
 class Measured:
-    """Words of every utterance, and CPU seconds on one core a second of audio."""
+    """Words of every utterance, CPU seconds on one core a second of audio, and the peak of the process's memory."""
 
     words: dict[str, tuple[str, ...]]
     rtf: float
+    peak_bytes: int = 0
 
 
 def export(source: Source, target: str, out: Path, settings: Any, *, dev: DevSet | None = None,
@@ -74,6 +75,7 @@ def measure(exporter: Exporter, source: Source, directory: Path, dev: DevSet) ->
     """What an export hears on the development set."""
     words: dict[str, tuple[str, ...]] = {}
     spent = seconds = 0.0
+    peak = 0
     lengths: dict[str, float] = {}
 
     def speech() -> Any:
@@ -86,8 +88,9 @@ def measure(exporter: Exporter, source: Source, directory: Path, dev: DevSet) ->
             words[heard.id] = heard.words
             spent += heard.seconds
             seconds += lengths[heard.id]
+            peak = max(peak, heard.peak_bytes)
             progress.update(1)
-    return Measured(words, spent / seconds if seconds else 0.0)
+    return Measured(words, spent / seconds if seconds else 0.0, peak)
 
 
 def check_runtime(exporter: Exporter) -> None:

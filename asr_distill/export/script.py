@@ -58,4 +58,4 @@ def _heard(directory: Path, batch: list[tuple[Spoken, Path]]) -> Iterator[Heard]
         raise UserError(f"{directory / 'transcribe.py'}: {last}")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     for (spoken, _), line in zip(batch, lines, strict=True):
-        yield Heard(spoken.id, tuple(line["text"].split()), float(line["cpu_seconds"]))
+        yield Heard(spoken.id, tuple(line["text"].split()), float(line["cpu_seconds"]), int(line["peak_bytes"]))

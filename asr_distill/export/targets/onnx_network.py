@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from asr_distill.config import to_dict
-from asr_distill.decode.decoder import Decoder
 from asr_distill.export.compress import Precision, compress
 from asr_distill.export.exporter import Heard, Spoken, Written
 from asr_distill.export.onnx import export_onnx
 from asr_distill.export.onnx_model import NETWORK_FILE, OnnxModel
 from asr_distill.export.precision_plan import check_divergence, plan_of, whole_utterances
+from asr_distill.export.recognise import recognise_here
 from asr_distill.export.source import Source
-from asr_distill.features.cmvn import UtteranceFeatures
-from asr_distill.features.fbank import Fbank
 
 
 @dataclass(frozen=True)
@@ -47,13 +43,7 @@ class OnnxExporter:
 
     def recognise(self, source: Source, directory: Path, speech: Iterable[Spoken]) -> Iterator[Heard]:
         """Through onnxruntime and this package's own search over the source's graph."""
-        model, fbank = OnnxModel(directory), Fbank(source.features, torch.device("cpu"))
-        decoder = Decoder(source.directory, source.search)
-        for spoken in speech:
-            began = time.process_time()
-            frames = fbank([torch.from_numpy(spoken.samples)])[0]
-            found = decoder.decode(model.log_likelihoods(UtteranceFeatures(frames)).numpy(), spoken.id)
-            yield Heard(spoken.id, found.words, time.process_time() - began)
+        return recognise_here(OnnxModel(directory), source, speech)
 
 
 EXPORTER = OnnxExporter()

@@ -38,7 +38,8 @@ def main():
         for file, text, length in zip(files, texts, seconds, strict=True):
             if arguments.json:
                 print(json.dumps({"file": file, "text": text, "seconds": round(length, 3),
-                                  "cpu_seconds": round(spent, 4)}, ensure_ascii=False), flush=True)
+                                  "cpu_seconds": round(spent, 4), "peak_bytes": peak_bytes()},
+                                 ensure_ascii=False), flush=True)
             else:
                 print(f"{file}\t{text}" if len(arguments.files) > 1 else text, flush=True)
 
@@ -85,6 +86,15 @@ def read_wav(file):
             return data.reshape(-1, sound.getnchannels()).mean(1).astype(np.float32) / 32768, sound.getframerate()
     except (OSError, EOFError, wave.Error) as error:
         sys.exit(f"error: {file}: not a readable wav file ({error}); pip install soundfile reads other kinds")
+
+
+def peak_bytes():
+    """The most memory that this process has held; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def checked_manifest():

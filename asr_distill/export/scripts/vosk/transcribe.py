@@ -35,8 +35,8 @@ def main():
         spent = time.process_time() - began
         text = " ".join(word["word"] for word in words)
         if arguments.json:
-            print(json.dumps({"file": file, "text": text, "words": words, "cpu_seconds": round(spent, 4)},
-                             ensure_ascii=False), flush=True)
+            print(json.dumps({"file": file, "text": text, "words": words, "cpu_seconds": round(spent, 4),
+                              "peak_bytes": peak_bytes()}, ensure_ascii=False), flush=True)
         else:
             print(f"{file}\t{text}" if len(arguments.files) > 1 else text, flush=True)
 
@@ -93,6 +93,15 @@ def read_wav(file):
             return sound.readframes(sound.getnframes()), sound.getframerate()
     except (OSError, EOFError, wave.Error) as error:
         sys.exit(f"error: {file}: not a readable wav file ({error}); pip install soundfile reads other kinds")
+
+
+def peak_bytes():
+    """The most memory that this process has held; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def checked_manifest():
