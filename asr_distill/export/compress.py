@@ -57,7 +57,8 @@ def compress(path: Path, precision: str, *, keep: Sequence[int] = (), feeds: Fee
                         "--precision int8")
     proto = onnx.load(path)
     names = layers(proto)
-    left = [name for number, name in enumerate(names) if number in set(keep)]
+    # a Gemm is quantized as the MatMul that the runtime's tool makes of it, under this name
+    left = [form for number, name in enumerate(names) if number in set(keep) for form in (name, f"{name}_MatMul")]
     with _quiet(), atomic_path(path) as temporary:
         if precision == "int8":
             quantize_dynamic(path, temporary, op_types_to_quantize=list(PRODUCTS), per_channel=True,

@@ -63,6 +63,9 @@ def test_layers_stay_in_float_by_number(tmp_path: Path) -> None:
     compress(path, "int8", keep=[0, 4])
     integer = [node for node in onnx.load(path).graph.node if node.op_type == "MatMulInteger"]
     assert len(integer) == 3 and len(layers(onnx.load(path))) >= 2
+    export_onnx(model_of(NetworkConfig(layers=3, width=32, left=4, right=2, norm="batch")), path)  # Gemm
+    compress(path, "int8", keep=[1])
+    assert sum(node.op_type == "MatMulInteger" for node in onnx.load(path).graph.node) == 3
 
 
 def test_a_layer_that_hurts_is_found(tmp_path: Path) -> None:
