@@ -68,10 +68,8 @@ class SherpaExporter:
         none = np.zeros(0, np.int32)
         marked = with_word_columns(graph, num_pdfs) if settings.text else WordColumns(graph, none, none)
         marked.graph.write(out / GRAPH)
-        silence = source.lang.phone_ids[SILENCE_PHONE]
-        rests = source.hmm.tree.pdf(0, silence, 0, source.hmm.states[silence - 1] - 1)
-        names = [BLANK if pdf == rests else SPACE for pdf in range(num_pdfs)]
-        names += [SPACE + source.lang.words[word] for word in marked.words.tolist()]
+        names = [SPACE] * num_pdfs + [SPACE + source.lang.words[word] for word in marked.words.tolist()]
+        names.append(BLANK)  # the runtime wants one; no path has it
         write_text(out / TOKENS, "".join(f"{name} {column}\n" for column, name in enumerate(names)))
         write_text(out / "words.txt", (source.lang.directory / "words.txt").read_text(encoding="utf-8"))
         plan = plan_of(source, settings.precision, speech, settings.max_divergence)
