@@ -90,6 +90,24 @@ def test_stock_runtime_hears_what_was_said(toy: Any, exported: Any, tmp_path: Pa
             " ".join(item.words) for item in spoken]
 
 
+@pytest.mark.parametrize("target", list(MODULES))
+def test_long_recordings_are_cut_in_their_pauses(toy: Any, exported: Any, tmp_path: Path, target: str) -> None:
+    needs(target)
+    pause = np.random.default_rng(0).normal(0, 0.002, RATE // 2).astype(np.float32)
+    spoken = toy.speech.utterances(60, seed=11)
+    soundfile.write(tmp_path / "a.flac", np.concatenate([part for item in spoken for part in (item.samples, pause)]),
+                    RATE)
+    assert soundfile.info(tmp_path / "a.flac").duration > 130  # Vosk's round of 120 s is over too
+    told = json.loads(transcribe(exported(target), tmp_path / "a.flac", "--json").stdout)
+    assert told["text"].split() == [word for item in spoken for word in item.words]
+    if target == "vosk":
+        begun, ends = 0, []
+        for item in spoken:
+            ends += [begun / RATE + end for end in item.ends]
+            begun += len(item.samples) + len(pause)
+        assert np.abs(np.array([word["end"] for word in told["words"]]) - ends).max() < 0.06
+
+
 def test_vosk_gives_word_times(toy: Any, exported: Any, tmp_path: Path) -> None:
     needs("vosk")
     spoken = toy.speech.say(("NO", "UP", "YES", "STOP"), seed=5)

@@ -16,6 +16,7 @@ import numpy as np
 import sherpa_onnx
 
 HERE = Path(__file__).resolve().parent
+LONGEST_SECONDS = 30
 
 
 def main():
@@ -30,60 +31,94 @@ def main():
         tokens=str(HERE / "tokens.txt"), model=str(HERE / "model.onnx"), ctc_graph=str(HERE / "HCLG.fst"),
         ctc_max_active=facts["max_active"], sample_rate=facts["sample_rate"], feature_dim=facts["feature_dim"],
         num_threads=arguments.threads)
-    for first in range(0, len(arguments.files), arguments.batch):
-        files = arguments.files[first:first + arguments.batch]
-        began = time.process_time()
-        texts, seconds = transcribe(recognizer, files, facts["tail_seconds"])
-        spent = (time.process_time() - began) / len(files)
-        for file, text, length in zip(files, texts, seconds, strict=True):
-            if arguments.json:
-                print(json.dumps({"file": file, "text": text, "seconds": round(length, 3),
-                                  "cpu_seconds": round(spent, 4), "peak_bytes": peak_bytes()},
-                                 ensure_ascii=False), flush=True)
-            else:
-                print(f"{file}\t{text}" if len(arguments.files) > 1 else text, flush=True)
+    for told in transcripts(recognizer, arguments.files, arguments.batch, facts["tail_seconds"]):
+        if arguments.json:
+            print(json.dumps({**told, "peak_bytes": peak_bytes()}, ensure_ascii=False), flush=True)
+        else:
+            print(f"{told['file']}\t{told['text']}" if len(arguments.files) > 1 else told["text"], flush=True)
 
 
-def transcribe(recognizer, files, tail_seconds):
-    """Texts of some files, decoded side by side, and how many seconds each lasts."""
-    streams, seconds = [], []
+def transcripts(recognizer, files, batch, tail_seconds):
+    """{"file", "text", "seconds", "cpu_seconds"} of one file after the other; `batch` pieces are decoded at a time."""
+    open_files, waiting = [], []
     for file in files:
-        samples, rate = read(file)
+        told = {"file": file, "text": "", "seconds": 0.0, "cpu_seconds": 0.0}
+        open_files.append(told)
+        for samples, rate in pieces(file):
+            told["seconds"] = round(told["seconds"] + len(samples) / rate, 3)
+            waiting.append((told, samples, rate))
+            if len(waiting) == batch:
+                decode(recognizer, waiting, tail_seconds)
+                waiting = []
+        if not waiting:
+            yield from open_files
+            open_files = []
+    decode(recognizer, waiting, tail_seconds)
+    yield from open_files
+
+
+def decode(recognizer, waiting, tail_seconds):
+    """Decode pieces side by side and add each one's text to its file's."""
+    began = time.process_time()
+    streams = []
+    for _, samples, rate in waiting:
         stream = recognizer.create_stream()
         stream.accept_waveform(rate, samples)
         stream.accept_waveform(rate, np.zeros(int(tail_seconds * rate), np.float32))  # the last blocks' look-ahead
         stream.input_finished()
         streams.append(stream)
-        seconds.append(len(samples) / rate)
     while True:
         ready = [stream for stream in streams if recognizer.is_ready(stream)]
         if not ready:
             break
         recognizer.decode_streams(ready)
-    return [" ".join(recognizer.get_result(stream).split()) for stream in streams], seconds
+    spent = (time.process_time() - began) / max(1, len(waiting))
+    for (told, _, _), stream in zip(waiting, streams, strict=True):
+        told["text"] = " ".join([*told["text"].split(), *recognizer.get_result(stream).split()])
+        told["cpu_seconds"] = round(told["cpu_seconds"] + spent, 4)
 
 
-def read(file):
-    """One channel of a sound file, float32 in [-1, 1], and its rate."""
+def pieces(file):
+    """(samples, rate) of at most 30 s each, float32 in [-1, 1], cut at the quietest place of the last third: time and
+    memory do not grow with a recording's length squared.
+    """
+    held, rate = np.zeros(0, np.float32), 0
+    for block, rate in blocks(file):
+        held = np.concatenate([held, block])
+        limit, width = int(LONGEST_SECONDS * rate), int(0.2 * rate)
+        while len(held) > limit:
+            power = np.concatenate([[0.0], np.square(held[2 * limit // 3:limit], dtype=np.float64).cumsum()])
+            cut = 2 * limit // 3 + int((power[width:] - power[:-width]).argmin()) + width // 2
+            yield held[:cut], rate
+            held = held[cut:]
+    if len(held):
+        yield held, rate
+
+
+def blocks(file):
+    """One channel of a sound file, 10 s at a time, and its rate."""
     try:
         import soundfile
     except ImportError:
-        return read_wav(file)
+        yield from wav_blocks(file)
+        return
     try:
-        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(file) as sound:
+            while len(block := sound.read(10 * sound.samplerate, dtype="float32", always_2d=True)):
+                yield block.mean(1), sound.samplerate
     except soundfile.SoundFileError as error:
         sys.exit(f"error: {file}: not a readable sound file ({error})")
-    return samples.mean(1), rate
 
 
-def read_wav(file):
+def wav_blocks(file):
     try:
         with wave.open(file) as sound:
             if sound.getsampwidth() != 2:
                 sys.exit(f"error: {file}: {8 * sound.getsampwidth()}-bit samples; convert it to 16 bits, "
                          "or pip install soundfile")
-            data = np.frombuffer(sound.readframes(sound.getnframes()), np.int16)
-            return data.reshape(-1, sound.getnchannels()).mean(1).astype(np.float32) / 32768, sound.getframerate()
+            while data := sound.readframes(10 * sound.getframerate()):
+                block = np.frombuffer(data, np.int16).reshape(-1, sound.getnchannels()).mean(1)
+                yield block.astype(np.float32) / 32768, sound.getframerate()
     except (OSError, EOFError, wave.Error) as error:
         sys.exit(f"error: {file}: not a readable wav file ({error}); pip install soundfile reads other kinds")
 

@@ -29,9 +29,8 @@ def main():
     vosk.SetLogLevel(-1)
     model = vosk.Model(str(HERE))
     for file in arguments.files:
-        data, own_rate = read(file, facts["sample_rate"])
         began = time.process_time()
-        words = transcribe(model, data, own_rate, facts["frame_seconds"])
+        words = transcribe(model, blocks(file, facts["sample_rate"]), facts["frame_seconds"])
         spent = time.process_time() - began
         text = " ".join(word["word"] for word in words)
         if arguments.json:
@@ -41,17 +40,19 @@ def main():
             print(f"{file}\t{text}" if len(arguments.files) > 1 else text, flush=True)
 
 
-def transcribe(model, data, rate, frame_seconds):
-    """[{"word", "start", "end"}] of 16-bit samples; times in seconds."""
-    words, begun = [], 0  # bytes before the recognizer's first one
-    recognizer = new_recognizer(model, rate)
-    for begin in range(0, len(data), BLOCK):
-        if recognizer.AcceptWaveform(data[begin:begin + BLOCK]):
-            words += found(recognizer.Result(), begun / 2 / rate, frame_seconds)
-            if begin - begun > 2 * rate * ROUND_SECONDS:
-                begun = begin + BLOCK
-                recognizer = new_recognizer(model, rate)
-    return words + found(recognizer.FinalResult(), begun / 2 / rate, frame_seconds)
+def transcribe(model, sound, frame_seconds):
+    """[{"word", "start", "end"}] of blocks of 16-bit samples; times in seconds."""
+    words, recognizer, begun, heard, rate = [], None, 0, 0, 1  # bytes before the recognizer's first one, bytes in all
+    for block, rate in sound:
+        for begin in range(0, len(block), BLOCK):
+            recognizer = recognizer or new_recognizer(model, rate)
+            piece = block[begin:begin + BLOCK]
+            heard += len(piece)
+            if recognizer.AcceptWaveform(piece):
+                words += found(recognizer.Result(), begun / 2 / rate, frame_seconds)
+                if heard - begun > 2 * rate * ROUND_SECONDS:
+                    begun, recognizer = heard, None
+    return words + (found(recognizer.FinalResult(), begun / 2 / rate, frame_seconds) if recognizer else [])
 
 
 def new_recognizer(model, rate):
@@ -68,29 +69,33 @@ def found(result, offset, frame_seconds):
              "end": round(offset + word["end"] * scale, 3)} for word in best.get("result", [])]
 
 
-def read(file, rate):
-    """16-bit samples of one channel, as bytes, and their rate."""
+def blocks(file, rate):
+    """16-bit samples of one channel, as bytes, 10 s at a time, and their rate."""
     try:
         import soundfile
     except ImportError:
-        return read_wav(file)
+        yield from wav_blocks(file)
+        return
     try:
-        samples, own_rate = soundfile.read(file, dtype="int16", always_2d=True)
+        with soundfile.SoundFile(file) as sound:
+            if sound.samplerate < rate:
+                sys.exit(f"error: {file}: {sound.samplerate} samples a second, the model needs {rate} or more; "
+                         "convert it")
+            while len(block := sound.read(10 * sound.samplerate, dtype="int16", always_2d=True)):
+                mono = block[:, 0] if block.shape[1] == 1 else block.mean(1).astype("int16")
+                yield mono.tobytes(), sound.samplerate
     except soundfile.SoundFileError as error:
         sys.exit(f"error: {file}: not a readable sound file ({error})")
-    if own_rate < rate:
-        sys.exit(f"error: {file}: {own_rate} samples a second, the model needs {rate} or more; convert it")
-    mono = samples[:, 0] if samples.shape[1] == 1 else samples.mean(1).astype("int16")
-    return mono.tobytes(), own_rate
 
 
-def read_wav(file):
+def wav_blocks(file):
     try:
         with wave.open(file) as sound:
             if sound.getsampwidth() != 2 or sound.getnchannels() != 1:
                 sys.exit(f"error: {file}: {sound.getnchannels()} channels of {8 * sound.getsampwidth()} bits; convert "
                          "it to one channel of 16 bits, or pip install soundfile")
-            return sound.readframes(sound.getnframes()), sound.getframerate()
+            while data := sound.readframes(10 * sound.getframerate()):
+                yield data, sound.getframerate()
     except (OSError, EOFError, wave.Error) as error:
         sys.exit(f"error: {file}: not a readable wav file ({error}); pip install soundfile reads other kinds")
 
