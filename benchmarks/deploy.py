@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import multiprocessing
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,12 +24,16 @@ from asr_distill.decode.score import compare, score
 from asr_distill.export.devset import DevSet
 from asr_distill.export.exporter import exporter_of
 from asr_distill.export.exporting import Measured, export, measure, settings_of
+from asr_distill.export.onnx_model import OnnxModel
 from asr_distill.export.recognise import recognise_here
 from asr_distill.export.source import Source
+from asr_distill.features.cmvn import UtteranceFeatures
+from asr_distill.features.fbank import Fbank
 from asr_distill.files import read_json, write_json, write_text
 from asr_distill.logs import log, to_terminal
 
 TORCH = "PyTorch"
+SPEED_UTTERANCES, SPEED_ROUNDS = 10, 7
 SYSTEMS = {  # name -> target, settings
     TORCH: ("", ()),
     "ONNX float32": ("onnx", ()),
@@ -58,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     source = Source.open(arguments.recogniser)
     dev = DevSet.open(arguments.dev, ids=arguments.dev_ids, utterances=arguments.utterances)
     found = {name: _system(name, source, dev, arguments.out) for name in arguments.systems}
-    table = _table(found, dev, arguments.out)
+    table = _table(found, dev, arguments.out) + _network_speeds(source, dev, arguments.out)
     write_text(arguments.out / "table.md", table)
     print(table)
     return 0
@@ -96,6 +101,26 @@ class _Torch:
 
     def recognise(self, source: Source, directory: Path, speech: Iterator) -> Iterator:
         return recognise_here(source.model, source, speech)
+
+
+def _network_speeds(source: Source, dev: DevSet, out: Path) -> str:
+    """The ONNX networks alone on one core, in turns, the least of several rounds; "" where they are not there."""
+    folders = {name: out / name.replace(" ", "_") for name in SYSTEMS if name.startswith("ONNX")}
+    models = {name: OnnxModel(folder) for name, folder in folders.items() if folder.is_dir()}
+    few = dataclasses.replace(dev, utterances=dev.utterances[:SPEED_UTTERANCES])
+    speech = [torch.from_numpy(spoken.samples) for spoken in few.speech(source.features.sample_rate)]
+    frames = [UtteranceFeatures(each) for each in Fbank(source.features, torch.device("cpu"))(speech)]
+    seconds = sum(len(each.raw) for each in frames) * source.features.frame_shift_ms / 1000
+    least = dict.fromkeys(models, float("inf"))
+    for _ in range(SPEED_ROUNDS):
+        for name, model in models.items():
+            began = time.process_time()
+            for each in frames:
+                model.log_likelihoods(each)
+            least[name] = min(least[name], (time.process_time() - began) / seconds)
+    first = next(iter(least.values()), 0.0)
+    return "".join(f"\n{name}, network alone: RTF {rtf:.5f} ({first / rtf:.2f} x the first's speed)"
+                   for name, rtf in least.items()) + "\n"
 
 
 def _table(found: dict[str, Measured], dev: DevSet, out: Path) -> str:

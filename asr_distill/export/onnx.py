@@ -43,13 +43,16 @@ class ExportableModel(Protocol):
 
 
 class EmissionGraph(nn.Module):
-    """(batch, frames, coefficients) raw log-mel -> (batch, frames, pdfs) log posterior minus log prior."""
+    """(batch, frames, coefficients) raw log-mel -> (batch, frames, pdfs) log posterior minus log prior (without
+    `priors` the log posterior), times `acoustic_scale`.
+    """
 
     log_priors: torch.Tensor
     normalise: nn.Module
 
-    def __init__(self, model: ExportableModel):
+    def __init__(self, model: ExportableModel, *, priors: bool = True, acoustic_scale: float = 1.0):
         super().__init__()
+        self.priors, self.acoustic_scale = priors, acoustic_scale
         logits = logits_of(model.network)
         if logits is None:
             raise UserError(f"a network of this kind ({type(model.network).__name__}) cannot be exported: train the "
@@ -63,7 +66,10 @@ class EmissionGraph(nn.Module):
         self.register_buffer("log_priors", torch.as_tensor(model.log_priors).detach().cpu().float().clone())
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        return torch.log_softmax(self.logits(self.normalise(frames)), dim=-1) - self.log_priors
+        scores = torch.log_softmax(self.logits(self.normalise(frames)), dim=-1)
+        if self.priors:
+            scores = scores - self.log_priors
+        return scores if self.acoustic_scale == 1 else scores * self.acoustic_scale
 
 
 class GlobalCmvn(nn.Module):
@@ -134,20 +140,22 @@ def check_deployable(model: ExportableModel) -> None:
                         "train the student with CMVN kind 'global' or 'online' on raw features")
 
 
-def export_onnx(model: ExportableModel, path: Path, metadata: dict[str, Any] | None = None) -> None:
-    """Write `path`: `features` (batch, frames, coefficients) -> `log_likelihoods` (batch, frames, pdfs).
+def export_onnx(model: ExportableModel, path: Path, metadata: dict[str, Any] | None = None, *, priors: bool = True,
+                acoustic_scale: float = 1.0) -> None:
+    """Write `path`: `features` (batch, frames, coefficients) -> `log_likelihoods` (batch, frames, pdfs), as the
+    EmissionGraph of these settings gives them.
 
     `metadata` is added to the file's own. Raises UserError for a model whose CMVN needs the speaker, or whose network
     has attention.
     """
     check_deployable(model)
-    graph = EmissionGraph(model).eval()
+    graph = EmissionGraph(model, priors=priors, acoustic_scale=acoustic_scale).eval()
     coefficients = len(model.cmvn.train.mean)
     left, right = int(model.network.left), int(model.network.right)
     example = torch.zeros(2, left + right + 3, coefficients)
     facts = {"num_pdfs": len(graph.log_priors), "num_coefficients": coefficients, "left": left, "right": right,
              "cmvn": model.cmvn.kind, "log_priors": [float(f"{value:.9g}") for value in graph.log_priors.tolist()],
-             **(metadata or {})}
+             "priors_divided": priors, "acoustic_scale": acoustic_scale, **(metadata or {})}
     write_graph(graph, (example,), path, [INPUT], [OUTPUT],
                 {name: {0: "batch", 1: "frames"} for name in (INPUT, OUTPUT)}, facts)
 

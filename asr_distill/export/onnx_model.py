@@ -37,6 +37,9 @@ class OnnxModel:
             self._num_pdfs, self.num_coefficients = int(facts["num_pdfs"]), int(facts["num_coefficients"])
             self.left, self.right = int(facts["left"]), int(facts["right"])
             self.log_priors = torch.tensor(json.loads(facts["log_priors"]))  # float32 (pdfs,)
+            # absent in files of version 0.1
+            self._divided, self._scale = (json.loads(facts.get(name, default)) for name, default in (
+                ("priors_divided", "true"), ("acoustic_scale", "1.0")))
         except KeyError:
             raise UserError(f"{self.path}: an ONNX file, but not one that this program exported") from None
         except Exception as error:  # onnxruntime's exceptions share no other base class
@@ -64,7 +67,9 @@ class OnnxModel:
         return torch.log_softmax((self.log_likelihoods(utterance) + self.log_priors) / temperature, 1)
 
     def log_likelihoods(self, utterance: UtteranceFeatures) -> torch.Tensor:
-        """log posterior minus log prior, float32 (frames, pdfs), on the CPU. The speaker is not used."""
+        """log posterior minus log prior, unscaled (whatever the file gives), float32 (frames, pdfs), on the CPU. The
+        speaker is not used.
+        """
         raw = utterance.raw.detach().cpu().float().contiguous().numpy()  # (frames, coefficients)
         if raw.ndim != 2 or raw.shape[1] != self.num_coefficients:
             raise UserError(f"{self.path}: takes {self.num_coefficients} coefficients a frame, "
@@ -72,4 +77,7 @@ class OnnxModel:
         if len(raw) == 0:
             return torch.zeros(0, self.num_pdfs)
         output: np.ndarray = self.session.run(None, {"features": raw[np.newaxis]})[0]
-        return torch.from_numpy(output[0])
+        scores = torch.from_numpy(output[0])
+        if self._scale != 1:
+            scores = scores / self._scale
+        return scores if self._divided else scores - self.log_priors

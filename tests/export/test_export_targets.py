@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from asr_distill.errors import UserError
 from asr_distill.export.exporter import exporter_of, exporters
 from asr_distill.export.exporting import export, settings_of
 from asr_distill.export.manifest import read_manifest
+from asr_distill.export.onnx_model import OnnxModel
 from asr_distill.export.source import Source
+from asr_distill.features.cmvn import UtteranceFeatures
 from asr_distill.features.fbank import FbankConfig
 
 RATE = 16000
@@ -65,6 +68,22 @@ def test_manifest_readme_and_digests(exported: Any, target: str) -> None:
     assert set(manifest["files"]) == present - {"manifest.json"}
     assert len((directory / "README.md").read_text().splitlines()) == 3
     assert not list(directory.parent.glob(f".{target}*"))
+
+
+def test_what_is_folded_into_the_network_is_a_setting(source: Source, tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).normal(-6, 2, (1, 50, 40)).astype(np.float32)
+    given, read = {}, {}
+    for name, overrides in {"plain": [], "posteriors": ["priors=false"], "scaled": ["scaled=true"]}.items():
+        export(source, "onnx", tmp_path / name, settings_of(exporter_of("onnx"), overrides))
+        model = OnnxModel(tmp_path / name)
+        given[name] = model.session.run(None, {"features": frames})[0][0]
+        read[name] = model.log_likelihoods(UtteranceFeatures(torch.from_numpy(frames[0]))).numpy()
+    priors = source.model.log_priors.numpy()
+    np.testing.assert_allclose(given["posteriors"], given["plain"] + priors, atol=1e-4)
+    np.testing.assert_allclose(np.exp(given["posteriors"]).sum(1), 1, atol=1e-4)
+    np.testing.assert_allclose(given["scaled"], given["plain"] * source.search.acoustic_scale, atol=1e-4)
+    for found in read.values():  # our own decoder takes all three alike
+        np.testing.assert_allclose(found, given["plain"], atol=1e-4)
 
 
 def test_targets_are_found_by_being_there() -> None:

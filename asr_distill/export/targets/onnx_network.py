@@ -21,6 +21,8 @@ from asr_distill.export.source import Source
 @dataclass(frozen=True)
 class OnnxSettings:
     precision: Precision = "float32"
+    priors: bool = True  # divided out: log-likelihoods; else log posteriors
+    scaled: bool = False  # times the acoustic scale that was tuned
     max_divergence: float = 0.01  # nats a frame; a layer that costs more in integers stays in float32
 
     def __post_init__(self) -> None:
@@ -34,11 +36,13 @@ class OnnxExporter:
     settings_class = OnnxSettings
 
     def write(self, source: Source, out: Path, settings: OnnxSettings, speech: Sequence[np.ndarray]) -> Written:
-        export_onnx(source.model, out / NETWORK_FILE, {"features": to_dict(source.features)})
+        export_onnx(source.model, out / NETWORK_FILE, {"features": to_dict(source.features)}, priors=settings.priors,
+                    acoustic_scale=source.search.acoustic_scale if settings.scaled else 1.0)
         plan = plan_of(source, settings.precision, speech, settings.max_divergence)
         compress(out / NETWORK_FILE, settings.precision, keep=plan.keep, feeds=whole_utterances(speech))
         usage = (f"python: onnxruntime.InferenceSession('{NETWORK_FILE}').run(None, {{'features': log_mel}})[0] gives "
-                 f"(batch, frames, {source.model.num_pdfs}) log-likelihoods; the HCLG's input label is pdf + 1")
+                 f"(batch, frames, {source.model.num_pdfs}) log-{'likelihoods' if settings.priors else 'posteriors'}; "
+                 "the HCLG's input label is pdf + 1")
         return Written((NETWORK_FILE,), usage, plan.facts)
 
     def recognise(self, source: Source, directory: Path, speech: Iterable[Spoken]) -> Iterator[Heard]:
