@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from asr_distill import __version__
 
 PACKAGES = ("torch", "torchaudio", "numpy", "kaldi-hmm-gmm", "kaldifst", "kaldi-decoder", "kaldialign",
-            "kaldilm", "lhotse", "numba", "onnx", "onnxruntime")
+            "kaldilm", "lhotse", "numba", "onnx", "onnxruntime", "sherpa-onnx", "vosk")
 
 
 def package_versions() -> dict[str, str]:

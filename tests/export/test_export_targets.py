@@ -180,6 +180,11 @@ def test_sources_are_checked_before_anything_is_made_of_them(toy: Any, tmp_path:
         Source.open(tmp_path / "nowhere")
 
 
+def test_an_export_is_no_recogniser(exported: Any) -> None:
+    with pytest.raises(UserError, match=r"an export for sherpa-onnx, not a recogniser: run the script"):
+        Source.open(exported("sherpa-onnx"))
+
+
 def test_an_experiment_stands_for_its_recogniser(toy: Any, tmp_path: Path) -> None:
     shutil.copytree(toy.directory, tmp_path / "21_export" / "recogniser")
     assert Source.open(tmp_path).directory == tmp_path / "21_export" / "recogniser"
