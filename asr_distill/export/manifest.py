@@ -51,7 +51,7 @@ def read_manifest(directory: Path, *, required: Collection[str] = (),
         raise UserError(f"{path}: not of this form ({error!r}); {AGAIN}") from None
     for name in required:
         if name not in expected and "kind" in manifest:
-            raise UserError(f"{directory}: an export for {manifest['kind']}, not a recogniser: run the script in it, or "
+            raise UserError(f"{directory}: an export for {manifest['kind']}, not a recogniser: run its script, or "
                             "give the directory that the recipe's export stage wrote")
         if name not in expected:
             raise UserError(f"{path}: does not list {name}; {AGAIN}")

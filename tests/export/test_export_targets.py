@@ -181,7 +181,7 @@ def test_sources_are_checked_before_anything_is_made_of_them(toy: Any, tmp_path:
 
 
 def test_an_export_is_no_recogniser(exported: Any) -> None:
-    with pytest.raises(UserError, match=r"an export for sherpa-onnx, not a recogniser: run the script"):
+    with pytest.raises(UserError, match=r"an export for sherpa-onnx, not a recogniser: run its script"):
         Source.open(exported("sherpa-onnx"))
 
 
