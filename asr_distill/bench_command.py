@@ -27,7 +27,7 @@ class Benchmark:
 BENCHMARKS = (
     Benchmark("features", "log-mel features, FLAC to frame store; beside torchaudio, kaldi-native-fbank, lhotse", True),
     Benchmark("trainer", "share of the machine's matrix-product rate that the trainer reaches", True),
-    Benchmark("soft_targets", "soft-target store and the distillation step beside a plain one", True),
+    Benchmark("distill", "soft targets: bytes, error, rates of each form; distillation step beside a plain one", True),
     Benchmark("hmm", "alignment and GMM statistics, beside kaldi_decoder and kaldi_hmm_gmm"),
     Benchmark("decoder", "beam search: RTF and memory, beside kaldi_decoder alone and k2py"),
 )

@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from asr_distill.distill.losses import soft_cross_entropy, top_k_cross_entropy
+from asr_distill.acoustic.ensemble import mean_log_posteriors
+from asr_distill.acoustic.losses import mean_over_rows
+from asr_distill.distill.losses import (
+    family_cross_entropy_rows,
+    mixed_rows,
+    soft_cross_entropy,
+    soft_cross_entropy_rows,
+    top_k_cross_entropy,
+)
 
 BATCH, PDFS = 9, 11
 
@@ -145,3 +153,73 @@ def test_frames_without_a_senone_have_no_hard_loss(block: int) -> None:
                               block=block)
     hard = cross_entropy(logits[known], pdf_ids[known], reduction="sum") / BATCH
     assert_equal_with_gradient(ours, (plain_soft(logits, target, 2.0) + 0.7 * hard) / 1.7, logits)
+
+
+def family(temperature: float, rank: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Student logits, codes, vectors and the posteriors softmax(codes @ vectors) at the temperature; float64."""
+    logits, _, pdf_ids = case(temperature=temperature)
+    generator = torch.Generator().manual_seed(5)
+    codes = torch.randn(BATCH, rank, dtype=torch.float64, generator=generator)
+    vectors = torch.randn(rank, PDFS, dtype=torch.float64, generator=generator)
+    return logits, codes, vectors, pdf_ids
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 10.0])
+@pytest.mark.parametrize("hard_weight", [0.0, 0.5])
+@pytest.mark.parametrize("block", [0, 1, 4])
+def test_family_equals_autograd(temperature: float, hard_weight: float, block: int) -> None:
+    logits, codes, vectors, pdf_ids = family(temperature)
+    rows = mixed_rows(family_cross_entropy_rows(codes, vectors, temperature), pdf_ids, hard_weight)
+    target = (codes @ vectors).softmax(1)
+    reference = plain_soft(logits, target, temperature) + hard_weight * cross_entropy(logits, pdf_ids)
+    assert_equal_with_gradient(mean_over_rows(logits, rows, block), reference / (1 + hard_weight), logits)
+
+
+def test_family_gradcheck() -> None:
+    logits, codes, vectors, _ = family(2.0)
+    assert torch.autograd.gradcheck(
+        lambda z: mean_over_rows(z, family_cross_entropy_rows(codes, vectors, 2.0), 4), (logits,))
+
+
+@pytest.mark.parametrize("form", ["family", "top_k"])
+def test_high_temperature_matches_logits_in_every_form(form: str) -> None:
+    """As above, the targets given by codes, and by all but one of the pdfs and the mass of the last."""
+    temperature = 1e3
+    generator = torch.Generator().manual_seed(1)
+    student, teacher = (torch.randn(BATCH, PDFS, dtype=torch.float64, generator=generator) for _ in range(2))
+    student, teacher = ((z - z.mean(1, keepdim=True)) for z in (student, teacher))
+    student.requires_grad_()
+    if form == "family":
+        rows = family_cross_entropy_rows(teacher / temperature, torch.eye(PDFS, dtype=torch.float64), temperature)
+        loss = mean_over_rows(student, rows)
+    else:
+        loss = top_k_cross_entropy(student, *kept((teacher / temperature).softmax(1), PDFS - 1), temperature)
+    expected = (student - teacher).detach() / PDFS / BATCH
+    torch.testing.assert_close(torch.autograd.grad(loss, student)[0], expected, rtol=1e-2, atol=1e-5)
+
+
+def teachers(temperature: float) -> tuple[list[torch.Tensor], list[float]]:
+    generator = torch.Generator().manual_seed(2)
+    logits = [3 * torch.randn(BATCH, PDFS, dtype=torch.float64, generator=generator) for _ in range(3)]
+    return [(z / temperature).log_softmax(1) for z in logits], [1.0, 0.5, 2.0]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_arithmetic_mean_of_weighted_teachers_is_the_weighted_mean_of_their_losses(temperature: float) -> None:
+    logits, _, _ = case()
+    each, weights = teachers(temperature)
+    mean = mean_log_posteriors(each, "arithmetic", weights)
+    ours = mean_over_rows(logits, soft_cross_entropy_rows(mean.exp(), temperature))
+    parts = [weight * plain_soft(logits, one.exp(), temperature) for weight, one in zip(weights, each, strict=True)]
+    assert_equal_with_gradient(ours, torch.stack(parts).sum() / sum(weights), logits)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_geometric_mean_of_weighted_teachers_is_the_softmax_of_their_mean_logits(temperature: float) -> None:
+    logits, _, _ = case()
+    each, weights = teachers(temperature)
+    mean = mean_log_posteriors(each, "geometric", weights)
+    average = sum(weight * one for weight, one in zip(weights, each, strict=True)) / sum(weights)
+    assert isinstance(average, torch.Tensor)
+    ours = mean_over_rows(logits, soft_cross_entropy_rows(mean.exp(), temperature))
+    assert_equal_with_gradient(ours, plain_soft(logits, average.softmax(1), temperature), logits)

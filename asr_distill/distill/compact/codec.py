@@ -16,11 +16,11 @@ from asr_distill.errors import UserError
 from asr_distill.files import read_array, read_json, write_array, write_json
 
 BLOCK = 1024  # frames encoded at once
-SAMPLE = 8192  # frames that the range of levels is taken from
+SAMPLE = 4096  # frames that the range of levels is taken from
 BYTES_STEP = 8  # sizes of a row that are tried differ by so much
 BITS = (7.0, 6.0, 5.25, 4.5, 4.0)  # of a code, in the mean: tried from few codes to many
 FEWEST_BITS = BITS[-1]
-ROUNDS = 3  # of fitting the basis
+ROUNDS = 2  # of fitting the basis
 log = logging.getLogger("asr_distill")
 
 
@@ -95,18 +95,16 @@ def fit_codec(pilot: torch.Tensor, check: torch.Tensor, max_error: float,
               max_bytes: int) -> tuple[Codec, dict[str, Any]]:
     """The codec of fewest bytes whose mean divergence on `check` is at most max_error nats, or that of max_bytes.
 
-    pilot and check: log-posteriors (frames, pdfs) of different utterances. Sizes are tried in steps of 8 bytes, each
-    with few and many codes, on one basis; the basis of the best is then fitted anew. Among the figures: `check_nats`,
-    and `tried`: the nats of each size, before that.
+    pilot and check: log-posteriors (frames, pdfs) of different utterances. Sizes are tried in steps of 8 bytes. Among
+    the figures: `check_nats`, and `tried`: the nats of each size before its basis was fitted for it.
     """
-    most = max(1, min(round(8 * max_bytes / FEWEST_BITS), pilot.shape[1] - 1, len(pilot) - 1))
-    search = _Search(pilot, check, fit_basis(pilot, Principal.of(pilot, most).basis(most), ROUNDS))
+    search = CodecSearch(pilot, check, max_bytes)
     sizes = [*range(BYTES_STEP, max_bytes, BYTES_STEP), max_bytes]
     low, high = -1, len(sizes) - 1  # `low` misses max_error, `high` reaches it, where any does
     while high - low > 1 and search.nats(sizes[high]) <= max_error:
         middle = (low + high) // 2
         low, high = (low, middle) if search.nats(sizes[middle]) <= max_error else (middle, high)
-    codec, nats = search.polished(sizes[high])
+    codec, nats = search.codec(sizes[high])
     log.info("soft targets: %d codes in %d bytes a frame, %.5f nats on held-out frames (asked for %g)",
              codec.basis.rank, codec.num_bytes, nats, max_error)
     if nats > max_error:
@@ -115,30 +113,38 @@ def fit_codec(pilot: torch.Tensor, check: torch.Tensor, max_error: float,
     return codec, {"check_nats": nats, "tried": {str(size): search.tried[size][1] for size in sorted(search.tried)}}
 
 
-class _Search:
-    """Codecs of several sizes over the first codes of one basis, on a sample of the frames."""
+class CodecSearch:
+    """Codecs of several sizes over the first codes of one basis, each with few and with many codes.
 
-    def __init__(self, pilot: torch.Tensor, check: torch.Tensor, basis: LogitBasis):
-        self.pilot, self.check, self.basis = pilot, check, basis
-        self.tried: dict[int, tuple[int, float]] = {}  # size -> rank, nats
+    pilot and check: log-posteriors (frames, pdfs) of different utterances.
+    """
+
+    def __init__(self, pilot: torch.Tensor, check: torch.Tensor, max_bytes: int):
+        most = max(1, min(round(8 * max_bytes / FEWEST_BITS), pilot.shape[1] - 1, len(pilot) - 1))
+        self.pilot, self.check = pilot, check
+        self.basis = fit_basis(pilot, Principal.of(pilot, most).basis(most), ROUNDS)
+        self.tried: dict[int, tuple[int, float]] = {}  # size -> codes, nats
 
     def nats(self, num_bytes: int) -> float:
-        """Of the best rank for so many bytes."""
+        """Divergence on a sample of `check`, with the best number of codes."""
         if num_bytes not in self.tried:
             best = (0, float("inf"))
             for bits in BITS:
                 rank = max(1, min(round(8 * num_bytes / bits), self.basis.rank))
-                _, nats = self._codec(self.basis.first(rank), num_bytes, _sample(self.check, SAMPLE // 8))
+                if rank == best[0]:
+                    break
+                _, nats = self._codec(self.basis.first(rank), num_bytes, _sample(self.check, SAMPLE // 4))
                 if nats >= best[1]:
                     break
                 best = (rank, nats)
             self.tried[num_bytes] = best
         return self.tried[num_bytes][1]
 
-    def polished(self, num_bytes: int) -> tuple[Codec, float]:
-        """The codec of so many bytes on a basis fitted for its rank, and its nats on all of `check`."""
+    def codec(self, num_bytes: int) -> tuple[Codec, float]:
+        """The best codec of so many bytes, its basis fitted for its number of codes, and its nats on all of `check`."""
         self.nats(num_bytes)
-        basis = fit_basis(self.pilot, self.basis.first(self.tried[num_bytes][0]), 1)
+        rank = self.tried[num_bytes][0]
+        basis = self.basis if rank == self.basis.rank else fit_basis(self.pilot, self.basis.first(rank), 1)
         return self._codec(basis, num_bytes, self.check)
 
     def _codec(self, basis: LogitBasis, num_bytes: int, check: torch.Tensor) -> tuple[Codec, float]:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 HESSIAN_PDFS = 256  # most likely pdfs that the second derivatives are taken from; the rest counts as its mean
-STEPS = 2  # with one set of second derivatives
+STEPS = 3  # with one set of second derivatives
 HALVINGS = 3
 BLOCK = 256  # frames whose second derivatives are made at once
 
