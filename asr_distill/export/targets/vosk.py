@@ -4,6 +4,7 @@
     conf/fbank.conf, conf/model.conf        features, search                graph/HCLG.fst, graph/words.txt
     graph/phones/word_boundary.int          which phones begin and end words: word times
 
+Of online CMVN Vosk 0.3.45 keeps the start alone: the training set's mean for every frame (docs/deploy.md).
 The graph is compiled again from L and G, for Kaldi's takes transition-ids. Vosk scales graph costs by 0.9 before it
 picks the words, which the acoustic scale makes up for.
 """
