@@ -14,6 +14,7 @@ ratio is of the best of each. Teachers' own time is not part of the forms' writi
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import tempfile
 import threading
 import time
@@ -173,22 +174,25 @@ def private_memory() -> Iterator[Callable[[], float]]:
         thread.join()
 
 
-def measure_memory(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
-    """Growth of memory while targets of more and more audio are written and read by row, from and to memory maps."""
-    lines = []
+def memory_of(hours: float, sharpness: float, folder: Path) -> dict[str, float]:
+    """Greatest memory while compact targets of so much audio are written and read by row, through memory maps."""
     cpu = torch.device("cpu")
-    for hours in options.hours:
-        world = random_world(work / f"{hours}", int(hours * 360_000), 300, 1, options.sharpness, cpu)
-        config = SoftTargetConfig(form="compact", max_bytes=32, pilot_frames=2000, precision="auto")
-        with private_memory() as before:
-            resting = before()
-        with private_memory() as peak:
-            write_soft_targets(world.ensemble, world.store, work / f"soft{hours}", config, cpu)
-            targets = SoftTargets.open(work / f"soft{hours}", SOFT, None)
-            for batch in torch.randperm(world.store.num_frames)[:200_000].split(4096):
-                targets.soft_loss(batch, torch.float32)
-            lines.append({"hours": hours, "MiB": peak() - resting})
-    return lines
+    torch.set_num_threads(1)
+    world = random_world(folder / "store", int(hours * 360_000), 300, 1, sharpness, cpu)
+    config = SoftTargetConfig(form="compact", max_bytes=32, pilot_frames=2000, precision="auto")
+    with private_memory() as peak:
+        write_soft_targets(world.ensemble, world.store, folder / "soft", config, cpu)
+        targets = SoftTargets.open(folder / "soft", SOFT, None)
+        for batch in torch.randperm(world.store.num_frames).split(4096):
+            targets.soft_loss(batch, torch.float32)
+        return {"hours": hours, "MiB": peak()}
+
+
+def measure_memory(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
+    """Each in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return [pool.apply(memory_of, (hours, options.sharpness, work / f"memory{hours:g}"))
+                for hours in options.hours]
 
 
 def report(figures: dict[str, Any]) -> None:
@@ -207,7 +211,7 @@ def report(figures: dict[str, Any]) -> None:
         for name, ms in figures["updates"].items():
             print(f"update on {name:16} {ms:8.2f} ms  {ms / plain:6.3f} x plain")
     for line in figures["memory"]:
-        print(f"memory for {line['hours']:g} h of audio: {line['MiB']:.0f} MiB")
+        print(f"memory of a process that writes and reads targets of {line['hours']:g} h: {line['MiB']:.0f} MiB")
 
 
 def main() -> None:
@@ -220,7 +224,7 @@ def main() -> None:
                           ("width", 512), ("batch", 2048), ("chunk", 1), ("updates", 20), ("bytes", 64)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--sharpness", type=float, default=3.0)
-    parser.add_argument("--hours", type=float, nargs="*", default=[0.1, 0.4], help="of audio, for the memory")
+    parser.add_argument("--hours", type=float, nargs="*", default=[0.1, 0.4, 1.6], help="of audio, for the memory")
     parser.add_argument("--online", action="store_true", help="time updates with the teachers asked too")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall",
                         help="cpu: this process's own time, for one thread on a machine that others use too")
