@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from distill_worlds import PartOfStore, Recorded, World, finished, random_world
+from distill_worlds import PartOfStore, Recorded, World, finished, random_store, random_world
 from trainer import random_data, update_times  # scripts beside this one
 
 from asr_distill.acoustic.checkpoint import TrainerState
@@ -178,7 +178,7 @@ def memory_of(hours: float, sharpness: float, folder: Path) -> dict[str, float]:
     """Greatest memory while compact targets of so much audio are written and read by row, through memory maps."""
     cpu = torch.device("cpu")
     torch.set_num_threads(1)
-    world = random_world(folder / "store", int(hours * 360_000), 300, 1, sharpness, cpu)
+    world = random_world(folder, 0, 300, 1, sharpness, cpu)
     config = SoftTargetConfig(form="compact", max_bytes=32, pilot_frames=2000, precision="auto")
     with private_memory() as peak:
         write_soft_targets(world.ensemble, world.store, folder / "soft", config, cpu)
@@ -189,10 +189,14 @@ def memory_of(hours: float, sharpness: float, folder: Path) -> dict[str, float]:
 
 
 def measure_memory(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
-    """Each in a process of its own."""
+    """Each in a process of its own; what it reads was made in another."""
+    lines = []
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        return [pool.apply(memory_of, (hours, options.sharpness, work / f"memory{hours:g}"))
-                for hours in options.hours]
+        for hours in options.hours:
+            folder = work / f"memory{hours:g}"
+            pool.apply(random_store, (folder, int(hours * 360_000)))
+            lines.append(pool.apply(memory_of, (hours, options.sharpness, folder)))
+    return lines
 
 
 def report(figures: dict[str, Any]) -> None:

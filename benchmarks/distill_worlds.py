@@ -85,8 +85,11 @@ def random_world(folder: Path, frames: int, pdfs: int, teachers: int, sharpness:
                  device: torch.device) -> World:
     """Random networks over smoothed noise. Their output layers have singular values that fall as trained ones' do, and
     are scaled until posteriors are about as peaked: sizes and errors are like trained teachers', no more than that.
+    frames: 0 for the store that is in the folder already.
     """
-    store = random_store(folder, frames)
+    if frames:
+        random_store(folder, frames)
+    store = FrameStore(folder)
     cmvn, shape = Cmvn("global", store.total_stats), NetworkConfig(layers=3, width=256)
     shared = torch.randn(pdfs, 256, generator=torch.Generator().manual_seed(0))
     models = []
@@ -101,7 +104,7 @@ def random_world(folder: Path, frames: int, pdfs: int, teachers: int, sharpness:
     return World(Ensemble(models[:-1]), store, models[-1], f"{teachers} random teachers (no trained ones: give --exp)")
 
 
-def random_store(directory: Path, frames: int) -> FrameStore:
+def random_store(directory: Path, frames: int) -> None:
     """Smoothed noise in utterances of 12 s."""
     random = np.random.default_rng(0)
     utterances = max(8, frames // LENGTH)
@@ -111,4 +114,3 @@ def random_store(directory: Path, frames: int) -> FrameStore:
     stats = np.stack([pack_stats(CmvnStats.of(part)) for part in np.split(smooth, utterances)])
     write_store_index(directory, [Utterance(f"u{i}", "s", (), LENGTH / 100) for i in range(utterances)],
                       [LENGTH] * utterances, stats, {"config": {}})
-    return FrameStore(directory)

@@ -12,6 +12,7 @@ The remainder, a mass r beyond the k stored probabilities, is either
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -21,30 +22,61 @@ from asr_distill.acoustic.losses import RowLoss, cross_entropy, mean_over_rows, 
 Remainder = Literal["lumped", "uniform"]
 
 
-def soft_cross_entropy_rows(probabilities: torch.Tensor, temperature: float) -> RowLoss:
+class Towards:
+    """T^2 * cross-entropy at T against whole posteriors: a RowLoss.
+
+    posteriors(rows, dtype): the targets of these rows of the batch, (rows, pdfs), each row summing to 1.
+    """
+
+    def __init__(self, posteriors: Callable[[slice, torch.dtype], torch.Tensor], temperature: float):
+        self.posteriors, self.temperature = posteriors, temperature
+
+    def __call__(self, logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        target = self.posteriors(rows, logits.dtype)
+        value, ours, _ = self._fit(logits, target)
+        return value, ours.sub_(target).mul_(self.temperature)
+
+    def mixed(self, logits: torch.Tensor, rows: slice, pdf_ids: torch.Tensor, weight: torch.Tensor,
+              total: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """(this loss + weight * cross-entropy at T = 1 to pdf_ids) / total and its gradient; weight (rows,)."""
+        at = pdf_ids.unsqueeze(1)
+        score = logits.gather(1, at).squeeze(1)
+        square = self.temperature == 2
+        hard, normaliser = (None, None) if square else softmax(logits)
+        target = self.posteriors(rows, logits.dtype)
+        value, ours, soft_normaliser = self._fit(logits, target)
+        share = weight / total
+        if square:  # exp(z) is exp(z / 2) squared: one exponential serves both
+            hard = ours * ours
+            sums = hard.sum(1)
+            normaliser, scale = sums.log() + 2 * soft_normaliser, share / sums
+        else:
+            assert normaliser is not None
+            normaliser, scale = normaliser.squeeze(1), share
+        assert hard is not None
+        gradient = ours.sub_(target).mul_(self.temperature / total).addcmul_(hard, scale.unsqueeze(1))
+        gradient.scatter_add_(1, at, -share.unsqueeze(1))
+        return value / total + (share * (normaliser - score)).sum(), gradient
+
+    def _fit(self, logits: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The summed loss, softmax(logits / T), log of its normaliser (rows,); logits are overwritten."""
+        scaled = logits.div_(self.temperature)
+        ours, normaliser = softmax(scaled)
+        value = normaliser.sum() - torch.dot(target.reshape(-1), scaled.reshape(-1))
+        return value * self.temperature**2, ours, normaliser.squeeze(1)
+
+
+def soft_cross_entropy_rows(probabilities: torch.Tensor, temperature: float) -> Towards:
     """T^2 * cross-entropy at T against whole posteriors (batch, pdfs), each row summing to 1."""
-    def loss(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        return _towards(logits, probabilities[rows].to(logits.dtype), temperature)
-    return loss
+    return Towards(lambda rows, dtype: probabilities[rows].to(dtype), temperature)
 
 
-def family_cross_entropy_rows(codes: torch.Tensor, vectors: torch.Tensor, temperature: float) -> RowLoss:
+def family_cross_entropy_rows(codes: torch.Tensor, vectors: torch.Tensor, temperature: float) -> Towards:
     """T^2 * cross-entropy at T against the posteriors softmax(codes @ vectors), made block by block.
 
     codes (batch, rank), vectors (rank, pdfs), both of the type that the product is made in.
     """
-    def loss(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        return _towards(logits, torch.softmax((codes[rows] @ vectors).to(logits.dtype), 1), temperature)
-    return loss
-
-
-def _towards(logits: torch.Tensor, target: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sum of T^2 * cross-entropy at T and its gradient: logits (rows, pdfs), overwritten; target (rows, pdfs)."""
-    scaled = logits.div_(temperature)
-    fit = torch.dot(target.view(-1), scaled.view(-1))
-    gradient, normaliser = softmax(scaled)
-    value = (normaliser.squeeze(1) * target.sum(1)).sum() - fit
-    return value * temperature**2, gradient.sub_(target).mul_(temperature)
+    return Towards(lambda rows, dtype: torch.softmax((codes[rows] @ vectors).to(dtype), 1), temperature)
 
 
 def top_k_cross_entropy_rows(ids: torch.Tensor, probabilities: torch.Tensor, remainder: torch.Tensor,
@@ -109,9 +141,11 @@ def mixed_rows(soft: RowLoss, pdf_ids: torch.Tensor, hard_weight: float) -> RowL
     known, classes = pdf_ids >= 0, pdf_ids.clamp(min=0)
 
     def loss(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        weight = hard_weight * known[rows].to(logits.dtype)
+        if isinstance(soft, Towards):
+            return soft.mixed(logits, rows, classes[rows], weight, 1 + hard_weight)
         hard_values, hard_gradient = cross_entropy(logits, classes[rows])
         soft_value, soft_gradient = soft(logits, rows)
-        weight = hard_weight * known[rows].to(logits.dtype)
         value = (soft_value + (weight * hard_values).sum()) / (1 + hard_weight)
         return value, soft_gradient.addcmul_(hard_gradient, weight.unsqueeze(1)).div_(1 + hard_weight)
     return loss
