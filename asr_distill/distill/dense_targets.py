@@ -39,7 +39,7 @@ class DenseTargets:
         """Mean mixed loss: logits (batch, pdfs), frames int64 (batch,)."""
         rows = soft_cross_entropy_rows(self.probabilities[frames], self.temperature)
         if self.pdf_ids is not None:
-            rows = mixed_rows(rows, self.pdf_ids[frames], self.config.hard_weight)
+            rows: RowLoss = mixed_rows(rows, self.pdf_ids[frames], self.config.hard_weight)
         return mean_over_rows(logits, rows)
 
 

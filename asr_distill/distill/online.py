@@ -19,7 +19,7 @@ import torch
 from asr_distill.acoustic.accuracy import PosteriorModel
 from asr_distill.acoustic.data import home_for
 from asr_distill.acoustic.ensemble import Ensemble, mean_log_posteriors
-from asr_distill.acoustic.losses import mean_over_rows
+from asr_distill.acoustic.losses import RowLoss, mean_over_rows
 from asr_distill.acoustic.model import AcousticModel
 from asr_distill.acoustic.precision import choose_precision
 from asr_distill.distill.config import DistillConfig, SoftTargetConfig
@@ -158,7 +158,7 @@ class OnlineTargets:
         """Mean mixed loss: logits (batch, pdfs), frames int64 (batch,)."""
         rows = soft_cross_entropy_rows(self.log_posteriors(frames).exp_(), self.temperature)
         if self.pdf_ids is not None:
-            rows = mixed_rows(rows, self.pdf_ids[frames], self.config.hard_weight)
+            rows: RowLoss = mixed_rows(rows, self.pdf_ids[frames], self.config.hard_weight)
         return mean_over_rows(logits, rows)
 
 
