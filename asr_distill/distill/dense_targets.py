@@ -37,9 +37,9 @@ class DenseTargets:
 
     def loss(self, logits: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
         """Mean mixed loss: logits (batch, pdfs), frames int64 (batch,)."""
-        rows = soft_cross_entropy_rows(self.probabilities[frames], self.temperature)
+        rows: RowLoss = soft_cross_entropy_rows(self.probabilities[frames], self.temperature)
         if self.pdf_ids is not None:
-            rows: RowLoss = mixed_rows(rows, self.pdf_ids[frames], self.config.hard_weight)
+            rows = mixed_rows(rows, self.pdf_ids[frames], self.config.hard_weight)
         return mean_over_rows(logits, rows)
 
 
