@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -67,6 +68,22 @@ def test_a_changed_student_reruns_only_what_depends_on_it(finished: Path, tones:
     log = run(exp, *settings(tones), "--set", "student.seed=7", "--stop-stage", "student").stderr
     assert log.count("done before, nothing changed") == 17
     assert "setting student.seed changed (101 -> 7)" in log
+
+
+def test_the_student_learns_online_and_from_compact_targets(finished: Path, tones: Path, tmp_path: Path) -> None:
+    """One teacher hears adapted frames, two log-mel; all students see the same batches."""
+    accuracy = {}
+    for name, change in (("top 10", "distill.store.top_k=10"), ("compact", "distill.store.form=compact"),
+                         ("online", "distill.online=true")):
+        exp = tmp_path / name.replace(" ", "_")
+        shutil.copytree(finished, exp)
+        run(exp, *settings(tones), "--set", change, "--set", "student.trainer.chunk=15", "--stop-stage", "student")
+        (student,) = exp.glob("[0-9][0-9]_student")
+        accuracy[name] = json.loads((student / "stage.json").read_text())["figures"]["student"]["accuracy"]
+        (kept,) = exp.glob("[0-9][0-9]_soft_targets")
+        assert (kept / "ensemble.json").is_file() == (name == "online")
+    assert abs(accuracy["online"] - accuracy["compact"]) < 0.01
+    assert min(accuracy.values()) > max(accuracy.values()) - 0.05
 
 
 def test_a_transfer_set_of_noisy_views_and_untranscribed_audio(finished: Path, tones: Path, tmp_path: Path) -> None:
