@@ -157,5 +157,3 @@ def default_out(target: str, settings: Any) -> Path:
     """Where an export goes when nobody says so: a folder here, named after target and precision."""
     plain = type(settings)().precision
     return Path(target if settings.precision == plain else f"{target}-{settings.precision}")
-
-

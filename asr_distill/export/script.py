@@ -23,8 +23,8 @@ FILES_AT_ONCE = 200
 
 
 def copy_scripts(out: Path, target: str) -> None:
-    """Copy scripts/TARGET/* into an export, and the checks against its manifest that they share."""
-    for path in sorted((SCRIPTS / target).iterdir()):
+    """Copy scripts/TARGET/* into an export, and scripts/shared/*: the checks against its manifest."""
+    for path in sorted((*(SCRIPTS / target).iterdir(), *(SCRIPTS / "shared").iterdir())):
         if path.is_file():
             with atomic_path(out / path.name) as temporary:
                 shutil.copyfile(path, temporary)

@@ -167,6 +167,9 @@ def test_scripts_refuse_what_is_damaged_and_what_is_no_sound(exported: Any, tmp_
     assert "format version 9" in transcribe(copy, tmp_path / "text.wav").stderr
     (copy / "manifest.json").unlink()
     assert "manifest.json: cannot be read" in transcribe(copy, tmp_path / "text.wav").stderr
+    (copy / "export_files.py").unlink()
+    done = transcribe(copy, tmp_path / "text.wav")
+    assert done.returncode == 1 and "export_files.py: missing" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_sources_are_checked_before_anything_is_made_of_them(toy: Any, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ compared with manifest.json first. --json: a JSON object a line, with the words'
 """
 
 import argparse
-import hashlib
 import json
 import sys
 import time
@@ -15,6 +14,12 @@ from pathlib import Path
 import vosk
 
 HERE = Path(__file__).resolve().parent
+sys.dont_write_bytecode = True  # the directory stays as it was exported
+try:
+    from export_files import checked_manifest, peak_bytes
+except ImportError:
+    sys.exit(f"error: {HERE / 'export_files.py'}: missing; copy the whole directory again")
+
 BLOCK = 8000  # bytes handed over at a time
 VOSK_FRAME_SECONDS = 0.03
 ROUND_SECONDS = 120  # after so much audio, at the next pause, a recognizer is done
@@ -98,37 +103,6 @@ def wav_blocks(file):
                 yield data, sound.getframerate()
     except (OSError, EOFError, wave.Error) as error:
         sys.exit(f"error: {file}: not a readable wav file ({error}); pip install soundfile reads other kinds")
-
-
-def peak_bytes():
-    """The most memory that this process has held; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def checked_manifest():
-    """manifest.json, after every file was compared with it."""
-    try:
-        manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {HERE / 'manifest.json'}: cannot be read ({error}); copy the whole directory again")
-    if manifest.get("format_version") != 1:
-        sys.exit(f"error: {HERE / 'manifest.json'}: format version {manifest.get('format_version')}, this script "
-                 "reads 1; export again")
-    for name, entry in manifest["files"].items():
-        path = HERE / name
-        if not path.is_file():
-            sys.exit(f"error: {path}: missing; copy the whole directory again")
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        if digest.hexdigest() != entry["sha256"]:
-            sys.exit(f"error: {path}: changed or damaged since export (sha256 differs); copy the whole directory again")
-    return manifest
 
 
 if __name__ == "__main__":
