@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=Path, metavar="DIR", help="a recogniser, or an experiment's folder")
     parser.add_argument("--to", required=True, metavar="TARGET", help="onnx, sherpa-onnx or vosk")
     parser.add_argument("--out", type=Path, metavar="OUT", help="folder to write (default: ./TARGET[-precision])")
-    parser.add_argument("--precision", metavar="KIND", help="float32 (default), float16, int8, int8-static; vosk: int16")
+    parser.add_argument("--precision", metavar="KIND",
+                        help="float32 (default), float16, int8, int8-static; vosk: float32, int16")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="another setting of the target (repeatable)")
     parser.add_argument("--dev", type=Path, metavar="FOLDER",
