@@ -19,11 +19,12 @@ import torch
 from asr_distill.acoustic.accuracy import PosteriorModel
 from asr_distill.acoustic.data import home_for
 from asr_distill.acoustic.ensemble import Ensemble, mean_log_posteriors
-from asr_distill.acoustic.losses import RowLoss, mean_over_rows
+from asr_distill.acoustic.losses import RowLoss
 from asr_distill.acoustic.model import AcousticModel
 from asr_distill.acoustic.precision import choose_precision
 from asr_distill.distill.config import DistillConfig, SoftTargetConfig
-from asr_distill.distill.losses import mixed_rows, soft_cross_entropy_rows
+from asr_distill.distill.losses import soft_cross_entropy_rows
+from asr_distill.distill.mixed_targets import MixedTargets
 from asr_distill.errors import UserError
 from asr_distill.features.cmvn import Cmvn
 from asr_distill.files import read_json, write_json
@@ -110,25 +111,22 @@ class AnyTeacher:
         return torch.cat(parts)
 
 
-class OnlineTargets:
-    """The ensemble's posteriors of a batch's frames, mixed with hard pdf-ids where config.hard_weight > 0.
+class OnlineTargets(MixedTargets):
+    """The ensemble's posteriors of a batch's frames; pdf_ids: see MixedTargets.
 
-    store: what the teachers hear; `Cmvn.stream` says of each of them which of its frames. pdf_ids, rows: as of
-    StoredTargets (rows lead from a frame to its row in `store`). settings: temperature and precision are used.
+    store: what the teachers hear; `Cmvn.stream` says of each of them which of its frames. rows: as of StoredTargets
+    (they lead from a frame to its row in `store`). settings: temperature and precision are used.
     """
 
     def __init__(self, ensemble: Ensemble, store: FrameStore, settings: SoftTargetConfig, config: DistillConfig,
                  pdf_ids: torch.Tensor | None, device: torch.device, *, rows: np.ndarray | None = None):
-        if config.hard_weight and pdf_ids is None:
-            raise ValueError("hard_weight > 0 needs pdf_ids")
+        super().__init__(settings.temperature, config, pdf_ids)
         frames = store.num_frames if rows is None else len(rows)
         if pdf_ids is not None and len(pdf_ids) != frames:
             raise UserError(f"{store.directory}: {frames} frames but the alignment has {len(pdf_ids)}: align this "
                             "store again")
-        self.config, self.temperature = config, settings.temperature
         self.mean, self.weights = ensemble.mean, ensemble.weights
         self.offsets, self.rows = np.asarray(store.offsets, np.int64), rows
-        self.pdf_ids = pdf_ids.long() if pdf_ids is not None else None
         dtype = choose_precision(settings.precision, device).dtype
         self.teachers = list(_teachers(ensemble, store, dtype, device))
         self.device = device
@@ -143,9 +141,7 @@ class OnlineTargets:
         """The same; teachers stay on the device that they were given. Raises ValueError for another."""
         if device != self.device:
             raise ValueError(f"these teachers are on {self.device}, not on {device}")
-        if self.pdf_ids is not None:
-            self.pdf_ids = self.pdf_ids.to(device)
-        return self
+        return super().to(device)
 
     def log_posteriors(self, frames: torch.Tensor) -> torch.Tensor:
         """The ensemble's, float32 (batch, pdfs), of frames int64 (batch,)."""
@@ -154,12 +150,8 @@ class OnlineTargets:
         each = (teacher.log_posteriors(runs, self.temperature) for teacher in self.teachers)
         return mean_log_posteriors(each, self.mean, self.weights)
 
-    def loss(self, logits: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-        """Mean mixed loss: logits (batch, pdfs), frames int64 (batch,)."""
-        rows: RowLoss = soft_cross_entropy_rows(self.log_posteriors(frames).exp_(), self.temperature)
-        if self.pdf_ids is not None:
-            rows = mixed_rows(rows, self.pdf_ids[frames], self.config.hard_weight)
-        return mean_over_rows(logits, rows)
+    def soft_loss(self, frames: torch.Tensor, dtype: torch.dtype) -> RowLoss:
+        return soft_cross_entropy_rows(self.log_posteriors(frames).exp_(), self.temperature)
 
 
 def _teachers(ensemble: Ensemble, store: FrameStore, dtype: torch.dtype, device: torch.device) -> Iterator[Teacher]:

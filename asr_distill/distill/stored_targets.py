@@ -1,4 +1,4 @@
-"""What soft targets on disk have in common as targets of the trainer: rows by frame, a home, hard targets mixed in."""
+"""What soft targets on disk have in common as targets of the trainer: rows by frame, and a home."""
 
 from __future__ import annotations
 
@@ -9,27 +9,24 @@ import numpy as np
 import torch
 
 from asr_distill.acoustic.data import home_for
-from asr_distill.acoustic.losses import RowLoss, mean_over_rows
 from asr_distill.distill.config import DistillConfig
-from asr_distill.distill.losses import mixed_rows
+from asr_distill.distill.mixed_targets import MixedTargets
 from asr_distill.errors import UserError
 
 Self = TypeVar("Self", bound="StoredTargets")
 
 
-class StoredTargets:
-    """Arrays with one row a frame, mixed with hard pdf-ids where config.hard_weight > 0.
+class StoredTargets(MixedTargets):
+    """Arrays with one row a frame; pdf_ids: see MixedTargets.
 
-    pdf_ids (num_frames,) may be None where the hard weight is 0; a frame whose pdf-id is -1 (nobody has transcribed it)
-    has its soft target alone. rows int64 (num_frames,): of each frame the row of the soft targets that is its own
-    (features.views: a noisy copy has the clean one's); default: frame and row are the same. Raises UserError where
-    pdf-ids, rows and soft targets are not of as many frames.
+    rows int64 (num_frames,): of each frame the row of the soft targets that is its own (features.views: a noisy copy
+    has the clean one's); default: frame and row are the same. Raises UserError where pdf-ids, rows and soft targets are
+    not of as many frames.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], temperature: float, config: DistillConfig,
                  pdf_ids: torch.Tensor | None, rows: np.ndarray | None = None):
-        if config.hard_weight and pdf_ids is None:
-            raise ValueError("hard_weight > 0 needs pdf_ids")
+        super().__init__(temperature, config, pdf_ids)
         frames = len(next(iter(arrays.values())))
         if rows is not None and len(rows) and not 0 <= rows.min() <= rows.max() < frames:
             raise UserError(f"soft targets have {frames} frames but row {rows.max()} is asked for: write the soft "
@@ -37,19 +34,15 @@ class StoredTargets:
         if pdf_ids is not None and len(pdf_ids) != (frames if rows is None else len(rows)):
             raise UserError(f"soft targets have {frames if rows is None else len(rows)} frames but the alignment has "
                             f"{len(pdf_ids)}: write the soft targets of this store again")
-        self.config, self.temperature = config, temperature
         self.arrays = {name: _mapped(array) for name, array in arrays.items()}
-        self.pdf_ids = pdf_ids.long() if pdf_ids is not None else None
         self.rows = torch.from_numpy(rows) if rows is not None else None
         self.device = torch.device("cpu")
 
     def to(self: Self, device: torch.device) -> Self:
         """Copies the arrays to `device` where they fit; else they stay in memory maps and batches are copied."""
-        moved = object.__new__(type(self))
-        moved.__dict__.update(self.__dict__)
+        moved = super().to(device)
         home = home_for(sum(tensor.nbytes for tensor in self.arrays.values()), device)
         moved.arrays = {name: tensor.to(home) for name, tensor in self.arrays.items()}
-        moved.pdf_ids = self.pdf_ids.to(device) if self.pdf_ids is not None else None
         moved.rows = self.rows.to(home) if self.rows is not None else None
         moved.device = device
         return moved
@@ -61,17 +54,6 @@ class StoredTargets:
         if self.rows is not None:
             at = self.rows[at]
         return {name: tensor[at].to(self.device) for name, tensor in self.arrays.items()}
-
-    def soft_loss(self, frames: torch.Tensor, dtype: torch.dtype) -> RowLoss:
-        """The soft loss of frames int64 (batch,) for logits of this type."""
-        raise NotImplementedError
-
-    def loss(self, logits: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-        """Mean mixed loss: logits (batch, pdfs), frames int64 (batch,)."""
-        rows = self.soft_loss(frames, logits.dtype)
-        if self.pdf_ids is not None:
-            rows = mixed_rows(rows, self.pdf_ids[frames], self.config.hard_weight)
-        return mean_over_rows(logits, rows)
 
 
 def _mapped(array: np.ndarray) -> torch.Tensor:
