@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from asr_distill.errors import UserError
+
 TINY = 2.0**-24  # least positive float16
+
+
+@contextmanager
+def sound(directory: Path) -> Iterator[None]:
+    """What is wrong with the content of soft targets' files becomes a UserError that names their directory."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{directory}: damaged soft targets ({error}); write them again") from None
 
 
 class Form(Protocol):

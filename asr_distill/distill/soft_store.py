@@ -28,7 +28,7 @@ from asr_distill.distill.compact.form import Ask, Compact
 from asr_distill.distill.compact.store import CompactStore
 from asr_distill.distill.config import SoftTargetConfig
 from asr_distill.distill.fingerprint import fingerprint_of
-from asr_distill.distill.forms import Dense, Form, TopK
+from asr_distill.distill.forms import Dense, Form, TopK, sound
 from asr_distill.errors import UserError
 from asr_distill.files import read_array, read_json, write_array, write_json
 from asr_distill.progress import Progress
@@ -55,15 +55,13 @@ class SoftStore:
         """Raises UserError where the directory is incomplete or its files do not belong together."""
         facts = read_json(directory / "soft_targets.json")
         arrays = {name: read_array(directory / f"{name}.npy", memory_map=True) for name in ARRAYS}
-        try:
+        with sound(directory):
             shape = (facts["num_frames"], facts["top_k"])
             if arrays["ids"].shape != shape or arrays["probabilities"].shape != shape or \
                     arrays["remainder"].shape != shape[:1]:
                 raise ValueError("arrays and soft_targets.json differ")
             return SoftStore(**arrays, temperature=float(facts["temperature"]), num_pdfs=int(facts["num_pdfs"]),
                              facts=facts)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{directory}: damaged soft targets ({error}); write them again") from None
 
 
 @dataclass(frozen=True)
@@ -79,12 +77,10 @@ class DenseStore:
         """Raises UserError where the directory is incomplete or its files do not belong together."""
         facts = read_json(directory / "soft_targets.json")
         array = read_array(directory / "log_posteriors.npy", memory_map=True)
-        try:
+        with sound(directory):
             if array.shape != (facts["num_frames"], facts["num_pdfs"]):
                 raise ValueError("log_posteriors.npy and soft_targets.json differ")
             return DenseStore(array, float(facts["temperature"]), facts)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{directory}: damaged soft targets ({error}); write them again") from None
 
 
 def open_soft_targets(directory: Path) -> SoftStore | CompactStore | DenseStore:

@@ -12,7 +12,7 @@ import torch
 from asr_distill.distill.compact.basis import LogitBasis, Principal, fit_basis
 from asr_distill.distill.compact.projection import project
 from asr_distill.distill.compact.quantiser import Quantiser
-from asr_distill.errors import UserError
+from asr_distill.distill.forms import sound
 from asr_distill.files import read_array, read_json, write_array, write_json
 
 BLOCK = 1024  # frames encoded at once
@@ -79,15 +79,13 @@ class Codec:
         facts = read_json(directory / "codec.json")
         arrays = [torch.from_numpy(read_array(directory / f"{name}.npy")).to(device)
                   for name in ("basis_mean", "basis_vectors", "frequencies")]
-        try:
+        with sound(directory):
             low, step = (torch.tensor(facts[name], dtype=torch.float32, device=device) for name in ("low", "step"))
             quantiser = Quantiser(low, step, tuple(int(bits) for bits in facts["bits"]))
             basis = LogitBasis(*arrays)
             if not (len(low) == len(step) == len(quantiser.bits) == basis.rank) or \
                     not len(basis.mean) == len(basis.vectors) == len(basis.frequencies):
                 raise ValueError("basis and codec.json differ")
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise UserError(f"{directory}: damaged soft targets ({error}); write them again") from None
         return Codec(basis, quantiser)
 
 

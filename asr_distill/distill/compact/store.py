@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from asr_distill.distill.compact.codec import Codec
-from asr_distill.errors import UserError
+from asr_distill.distill.forms import sound
 from asr_distill.files import read_array, read_json
 
 
@@ -34,13 +34,11 @@ class CompactStore:
         facts = read_json(directory / "soft_targets.json")
         codes = read_array(directory / "codes.npy", memory_map=True)
         codec = Codec.load(directory, torch.device("cpu"))
-        try:
+        with sound(directory):
             if codes.shape != (facts["num_frames"], codec.num_bytes) or codes.dtype != np.uint8 or \
                     len(codec.basis.mean) != facts["num_pdfs"]:
                 raise ValueError("arrays and soft_targets.json differ")
             return CompactStore(codes, codec, float(facts["temperature"]), int(facts["num_pdfs"]), facts)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{directory}: damaged soft targets ({error}); write them again") from None
 
     def posteriors(self, frames: slice) -> torch.Tensor:
         """Posteriors at the store's temperature, float32 (frames, pdfs)."""
