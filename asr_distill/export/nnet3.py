@@ -30,30 +30,29 @@ class FixedAffine:
 
 
 @dataclass(frozen=True)
-class Relu:
+class Unparametrised:
+    """A component of which the size is all that is to be said."""
+
     dim: int
 
 
-@dataclass(frozen=True)
-class PerFrameNorm:
+class Relu(Unparametrised):
+    pass
+
+
+class PerFrameNorm(Unparametrised):
     """x / sqrt(mean of x^2)."""
 
-    dim: int
+
+class LogSoftmax(Unparametrised):
+    pass
 
 
-@dataclass(frozen=True)
-class LogSoftmax:
-    dim: int
-
-
-@dataclass(frozen=True)
-class NoOp:
+class NoOp(Unparametrised):
     """Its input: a sum under a name, or descriptors of descriptors would grow without bound."""
 
-    dim: int
 
-
-Component = FixedAffine | Relu | PerFrameNorm | LogSoftmax | NoOp
+Component = FixedAffine | Unparametrised
 
 
 @dataclass
