@@ -37,6 +37,7 @@ from recipes.settings import DecodeSettings
 
 NETWORK_TRAIN = "train_sp"  # the training split at all speeds, where it is perturbed
 RUNGS = ("mono", "tri1", "tri2b", "tri3b")
+EVALUATION = ["features", "lang", "align", "large_lm", "graph", "adapt"]  # stages that every decoding reads
 FINAL = "tri3b"  # the rung whose senones the networks learn
 
 
@@ -52,9 +53,14 @@ def split_figures(run: StageRun) -> dict[str, dict[str, Any]]:
             for split, facts in run.figures("corpus").items()}
 
 
+def training_split(run: StageRun) -> str:
+    """The split that networks train on."""
+    return NETWORK_TRAIN if NETWORK_TRAIN in run.figures("features") else TRAIN
+
+
 def network_store(run: StageRun) -> FrameStore:
     """What networks train on, with its adapted frames. Needs the stages features and align."""
-    name = NETWORK_TRAIN if NETWORK_TRAIN in run.figures("features") else TRAIN
+    name = training_split(run)
     return FrameStore(run.input("features") / name, run.input("align") / name / "adapted")
 
 

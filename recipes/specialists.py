@@ -7,7 +7,6 @@ and how to run them alone (`asr-distill study conf/study/specialists.yaml`) is i
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import functools
 import shlex
 import statistics
@@ -30,7 +29,6 @@ from asr_distill.distill.specialists.model import GeneralistWithSpecialists, loa
 from asr_distill.distill.specialists.train import train_specialists
 from asr_distill.distill.targets import SoftTargets
 from asr_distill.errors import UserError
-from asr_distill.export.versions import package_versions
 from asr_distill.files import read_json, write_json, write_text
 from asr_distill.hmm.align import Alignment
 from asr_distill.hmm.model import HmmModel
@@ -42,6 +40,7 @@ from asr_distill.report.evaluation import Candidate
 from asr_distill.report.results import Results, Role, SplitData
 from asr_distill.report.specialists_page import SPECIALISTS, page
 from recipes.common import (
+    EVALUATION,
     decoding_stores,
     evaluate,
     load_teachers,
@@ -54,7 +53,6 @@ from recipes.common import (
     training_data,
 )
 
-EVALUATION = ["features", "lang", "align", "large_lm", "graph", "adapt"]  # what every decoding reads
 MODELS = ["teachers", "specialists", "control"]  # what the systems are made of
 SYSTEMS = ("generalist", "control", "control_mean", "combined")  # each is measured against the first
 COMPARED = [("combined", "generalist"), ("control", "generalist"), ("control_mean", "generalist"),
@@ -126,10 +124,10 @@ def coverage(run: StageRun) -> dict:
     combined = models["combined"]
     assert isinstance(combined, GeneralistWithSpecialists)
     found: dict[str, list[dict[str, Any]]] = {}
-    for split, (store, alignment) in ((name, (item.store, item.alignment))
-                                      for name, item in reported_splits(run).items()):
-        assert alignment is not None
-        counts = coverage_counts(models, combined.coverage, store, alignment, label=f"coverage on {split}")
+    for split, reported in reported_splits(run).items():
+        assert reported.alignment is not None
+        counts = coverage_counts(models, combined.coverage, reported.store, reported.alignment,
+                                 label=f"coverage on {split}")
         found[split] = []
         for reference, system in PAIRS:
             rows = counts.table(reference, system)
@@ -178,11 +176,11 @@ def specialist_report(run: StageRun) -> dict:
     stores, seconds = decoding_stores(run), run.stage_seconds()
     stages = {item.name: seconds[item.name] for item in STAGES if item.name in seconds}
     settings = run.settings.all()
-    results = Results(
-        run.recipe, datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        round(sum(stages.values()), 1), str(run.device), [settings["specialists"]["seed"]], package_versions(),
-        settings, {name: SplitData(**facts) for name, facts in split_figures(run).items()},
-        [system_of(item, stores) for item in evaluated], comparisons_of(evaluated, COMPARED, stores), stages)
+    results = Results.of_now(
+        run.recipe, device=str(run.device), seeds=[settings["specialists"]["seed"]], settings=settings, stages=stages,
+        data={name: SplitData(**facts) for name, facts in split_figures(run).items()},
+        systems=[system_of(item, stores) for item in evaluated],
+        comparisons=comparisons_of(evaluated, COMPARED, stores))
     sets = ClusterResult.load(run.input("clusters") / CLUSTERS)
     sizes = [len(members) for members in sets.sets]
     phones = pdf_phones(HmmModel.load(run.input("align")))

@@ -25,7 +25,7 @@ from asr_distill.logs import log
 from asr_distill.recipe import StageRun, stage
 from asr_distill.report.evaluation import Split
 from local.resources import TRAIN, TUNE, Resources
-from recipes.common import NETWORK_TRAIN, load_teachers, network_store, small_network
+from recipes.common import load_teachers, network_store, small_network, training_split
 
 UNTRANSCRIBED, NOISY = "untranscribed", "_noisy"
 HEARD = ["features", "align", "untranscribed", "transfer"]  # what baseline and student are trained on
@@ -57,7 +57,7 @@ def transfer(run: StageRun) -> dict:
         log.info("transfer: nothing to do; transfer.views is 0")
     for view in range(settings.views):
         degrade = dataclasses.replace(settings.degrade, seed=settings.degrade.seed + view)
-        cuts = {_training(run): load_split(run.input("corpus"), TRAIN, _root(run))}
+        cuts = {training_split(run): load_split(run.input("corpus"), TRAIN, _root(run))}
         if run.figures("untranscribed"):
             assert settings.untranscribed is not None
             cuts[UNTRANSCRIBED] = load_split(run.input("untranscribed"), UNTRANSCRIBED, settings.untranscribed)
@@ -130,10 +130,6 @@ def noisy_data(run: StageRun, data: Mapping[str, dict[str, Any]]) -> dict[str, d
 
 def _adapted(model: Any) -> bool:
     return model.cmvn.stream == "adapted"
-
-
-def _training(run: StageRun) -> str:
-    return NETWORK_TRAIN if NETWORK_TRAIN in run.figures("features") else TRAIN
 
 
 def _root(run: StageRun) -> Path:

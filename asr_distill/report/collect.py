@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from asr_distill.acoustic.calibration import ReliabilityBins
 from asr_distill.decode.errors import error_listing
 from asr_distill.decode.score import Score, compare, score
 from asr_distill.decode.search import JOURNAL, read_hypotheses
-from asr_distill.export.versions import package_versions
 from asr_distill.features.store import FrameStore
 from asr_distill.files import read_json, write_text
 from asr_distill.report.plots import TrainingCurve, plot_reliability, plot_training, plot_wer
@@ -100,11 +98,10 @@ def write_results(out: Path, recipe: str, *, systems: Sequence[Evaluated], pairs
 
     `data`: figures of every split, as SplitData's fields. `stages`: seconds of each.
     """
-    results = Results(
-        recipe, datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        round(sum(stages.values()), 1), device,
-        list(seeds), package_versions(), dict(settings), {name: SplitData(**facts) for name, facts in data.items()},
-        [system_of(item, stores) for item in systems], comparisons_of(systems, pairs, stores), dict(stages))
+    results = Results.of_now(
+        recipe, device=device, seeds=seeds, settings=settings, stages=stages,
+        data={name: SplitData(**facts) for name, facts in data.items()},
+        systems=[system_of(item, stores) for item in systems], comparisons=comparisons_of(systems, pairs, stores))
     plots = {}
     if curves:
         plot_training(curves, out / "training.png")

@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from asr_distill.errors import UserError
+from asr_distill.export.versions import package_versions
 from asr_distill.files import read_json, write_json
 from asr_distill.report.schema import from_plain
 
@@ -174,6 +175,15 @@ class Results:
         if abs(comparison.wer_difference - (a.wer - b.wer)) > 0.02:
             raise ValueError(f"{pair}: wer_difference {comparison.wer_difference} "
                              f"is not {a.wer:.2f} - {b.wer:.2f}")
+
+    @staticmethod
+    def of_now(recipe: str, *, device: str, seeds: Sequence[int], settings: Mapping[str, Any],
+               data: Mapping[str, SplitData], systems: Sequence[System], stages: Mapping[str, float],
+               comparisons: Sequence[Comparison] = ()) -> Results:
+        """Of an experiment that ends now: with the time, its stages' seconds in all, and the packages' versions."""
+        return Results(recipe, datetime.now(timezone.utc).isoformat(timespec="seconds"), round(sum(stages.values()), 1),
+                       device, list(seeds), package_versions(), dict(settings), dict(data), list(systems),
+                       list(comparisons), dict(stages))
 
     def system(self, name: str) -> System | None:
         return next((system for system in self.systems if system.name == name), None)

@@ -38,6 +38,7 @@ from asr_distill.report.evaluation import Candidate, evaluate_all, search_of
 from local.mini_librispeech import find_resources
 from recipes import foundation, specialists, transfer
 from recipes.common import (
+    EVALUATION,
     FINAL,
     RUNGS,
     baseline_system,
@@ -59,7 +60,6 @@ from recipes.common import (
 from recipes.settings import Settings
 from recipes.transfer import HEARD, HEARING, check_streams, clean_store, heard_network, noisy_data, noisy_splits
 
-EVALUATION = ["features", "lang", "align", "large_lm", "graph", "adapt"]  # what every decoding reads
 ENSEMBLE = [f"distill.store.{name}" for name in ("teachers", "chosen", "weights", "mean")]  # makes one of the teachers
 DECODED = ["decode_baseline", "decode_teachers", "decode_ensemble", "decode_student"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from asr_distill.export.versions import package_versions
 from asr_distill.files import read_array, write_text
 from asr_distill.report.figures import ABSENT, number, p_value
 from asr_distill.report.plots import COLOURS, figure
@@ -37,9 +35,8 @@ def write_results(out: Path, recipe: str, *, data: Mapping[str, Any], soft: Mapp
     if held := _heldout(stages):
         splits["heldout"] = SplitData(None, held, None, None)
     systems = [system for stage, networks in stages.items() for system in _systems(stage, networks, threes)]
-    results = Results(recipe, datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-                      round(sum(seconds.values()), 1), device, list(seeds), package_versions(), dict(settings), splits,
-                      systems, stages=dict(seconds))
+    results = Results.of_now(recipe, device=device, seeds=seeds, settings=settings, data=splits, systems=systems,
+                             stages=seconds)
     plot_temperatures(stages["sweep"], groups, seeds, out / "temperature.png")
     summary = summary_table(stages, data["test"]["images"])
     write_text(out / "RESULTS.txt", f"{recipe}: errors on {data['test']['images']:,} test images\n\n{summary}")
