@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from asr_distill.corpus.audio import AUDIO_SUFFIXES
 from asr_distill.errors import UserError, nearest
 from asr_distill.files import read_text
+
+LISTED_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,16 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.file}: {self.message}"
+
+
+def problem_listing(root: Path, problems: Sequence[Problem], where: str = "corpus", what: str = "utterances") -> str:
+    """What a UserError says of problems under `root`: how many, the mend, and the first of them, a line each."""
+    lines = [f"{root}: {len(problems)} problem{'s' * (len(problems) > 1)} in the {where}; mend them, or set on_error "
+             f"to 'skip' to leave these {what} out:"]
+    lines += [f"  {problem}" for problem in problems[:LISTED_PROBLEMS]]
+    if len(problems) > LISTED_PROBLEMS:
+        lines.append(f"  ... and {len(problems) - LISTED_PROBLEMS} more")
+    return "\n".join(lines)
 
 
 def subset_directory(root: Path, subset: str) -> Path:

@@ -11,7 +11,7 @@ from typing import Literal
 from lhotse import MonoCut
 
 from asr_distill.corpus.audio import AudioFacts, check_files
-from asr_distill.corpus.layout import CorpusUtterance, Problem, scan_subset, subset_directory
+from asr_distill.corpus.layout import CorpusUtterance, Problem, problem_listing, scan_subset, subset_directory
 from asr_distill.corpus.manifest import corpus_figures, make_cut, write_split
 from asr_distill.errors import UserError
 from asr_distill.executor import run_jobs
@@ -19,7 +19,6 @@ from asr_distill.files import read_text, write_json
 from asr_distill.progress import Progress
 
 log = logging.getLogger("asr_distill")
-LISTED_PROBLEMS = 20
 
 
 def prepare(root: Path, subsets: Mapping[str, str | Sequence[str]], out: Path, *,
@@ -56,7 +55,7 @@ def prepare(root: Path, subsets: Mapping[str, str | Sequence[str]], out: Path, *
                        for u in sorted(utterances, key=lambda u: u.id) if not facts[u.audio].problem]
     everything = [problem for _, problems in scans.values() for problem in problems]
     if everything and on_error == "stop":
-        raise UserError(_listing(root, everything))
+        raise UserError(problem_listing(root, everything))
     figures = {split: _write(out, split, cuts[split], scans[split][1], min_seconds, max_seconds) for split in cuts}
     _warn_of_overlap(cuts)
     return figures
@@ -122,15 +121,6 @@ def _write(out: Path, split: str, cuts: list[MonoCut], problems: list[Problem], 
     write_json(out / split / "rejected.json", rejected)
     write_split(out, split, kept)
     return corpus_figures(kept)
-
-
-def _listing(root: Path, problems: list[Problem]) -> str:
-    lines = [f"{root}: {len(problems)} problem{'s' * (len(problems) > 1)} in the corpus; mend them, or set on_error to "
-             f"'skip' to leave these utterances out:"]
-    lines += [f"  {problem}" for problem in problems[:LISTED_PROBLEMS]]
-    if len(problems) > LISTED_PROBLEMS:
-        lines.append(f"  ... and {len(problems) - LISTED_PROBLEMS} more")
-    return "\n".join(lines)
 
 
 def _warn_of_overlap(cuts: Mapping[str, list[MonoCut]]) -> None:

@@ -13,7 +13,7 @@ from typing import Literal
 from lhotse import MonoCut
 
 from asr_distill.corpus.audio import AUDIO_SUFFIXES, check_files
-from asr_distill.corpus.layout import CorpusUtterance
+from asr_distill.corpus.layout import CorpusUtterance, Problem, problem_listing
 from asr_distill.corpus.manifest import make_cut, write_split
 from asr_distill.errors import UserError
 from asr_distill.executor import run_jobs
@@ -21,7 +21,6 @@ from asr_distill.progress import Progress
 
 log = logging.getLogger("asr_distill")
 _FILES = 50  # of one job
-_NAMED = 20  # problems in one message
 
 
 def prepare_untranscribed(folder: Path, out: Path, split: str, *, max_seconds: float = 20.0, sample_rate: int = 16000,
@@ -40,19 +39,17 @@ def prepare_untranscribed(folder: Path, out: Path, split: str, *, max_seconds: f
         raise UserError(f"{folder}: holds no {' or '.join(AUDIO_SUFFIXES)} files")
     jobs = ((str(folder), tuple(files[first:first + _FILES]), sample_rate) for first in range(0, len(files), _FILES))
     cuts: list[MonoCut] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
     with Progress(f"{split}: audio checked", len(files), "files") as progress:
         for (_, names, _), found in run_jobs(check_files, jobs, workers=workers):
             for name, facts in zip(names, found, strict=True):
                 if facts.problem:
-                    problems.append(f"{folder / name}: {facts.problem}")
+                    problems.append(Problem(str(folder / name), facts.problem))
                 else:
                     cuts += _pieces(name, facts.num_samples, sample_rate, max_seconds)
             progress.update(len(names))
     if problems and (on_error == "stop" or not cuts):
-        more = f"\n  ... and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-        raise UserError(f"{folder}: {len(problems)} problems in the untranscribed audio; mend them, or set on_error to "
-                        "'skip' to leave these files out:\n  " + "\n  ".join(problems[:_NAMED]) + more)
+        raise UserError(problem_listing(folder, problems, "untranscribed audio", "files"))
     for problem in problems:
         log.warning("left out: %s", problem)
     write_split(out, split, sorted(cuts, key=lambda cut: cut.id))

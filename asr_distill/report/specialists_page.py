@@ -2,12 +2,12 @@
 
 SPECIALISTS.json: {"results": RESULTS.json's form, with the systems generalist, control, control_mean, combined and
 (where one was distilled) specialist_student; "coverage": {split: [{"reference", "system", "rows": [CoverageRow]}]};
-"sets": [{"senones", "mass", "phones", "updates", "accuracy", "start_accuracy"}]; "facts": {...}; "command"}.
+"sets": [{"senones", "mass", "phones", "updates", "accuracy", "correction"}]; "facts": {...}; "command"}.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def overview(points: Mapping[str, Facts]) -> str:
     rows = []
     for label, facts in points.items():
         for split, tables in facts["coverage"].items():
-            rows_of = {(item["reference"], item["system"]): item["rows"] for item in tables}
+            rows_of = _by_pair(tables)
             main = rows_of["generalist", "combined"]
             total = main[-1]
             none = sum(row["frames"] for row in main if row["covering"] == 0)
@@ -74,7 +74,7 @@ def point_parts(label: str, facts: Facts, heading: str) -> list[str]:
     parts = [f"{heading}{label}"] if heading else []
     level = "###" if heading else "##"
     for split, tables in facts["coverage"].items():
-        rows_of = {(item["reference"], item["system"]): item["rows"] for item in tables}
+        rows_of = _by_pair(tables)
         parts += [f"{level} By the number of specialists that cover the correct senone: {split}",
                   coverage_table(rows_of["generalist", "combined"]),
                   "\n".join(f"- {sentence}" for sentence in findings(rows_of))]
@@ -139,6 +139,11 @@ def settings_text(about: Facts) -> str:
     """What matters of the settings, as more lines of the provenance."""
     return (f"- Generalist: {about['generalist']}\n- Dustbin: {about['dustbin']}\n"
             f"- Control: {about['control_updates']:,} updates")
+
+
+def _by_pair(tables: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """A split's tables by (reference, system)."""
+    return {(item["reference"], item["system"]): item["rows"] for item in tables}
 
 
 def _covering(row: Mapping[str, Any]) -> str:
