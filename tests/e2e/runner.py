@@ -21,6 +21,12 @@ def command(exp: Path, *extra: str, recipe: str = "mini_librispeech") -> list[st
     return [sys.executable, str(ROOT / "recipes" / recipe / "run.py"), "--exp-dir", str(exp), "--device", "cpu", *extra]
 
 
+def tone_settings(tones: Path) -> list[str]:
+    """For experiments on the corpus of tones in that folder."""
+    return ["--conf", str(TINY), "--set", f"corpus.dir={tones / 'LibriSpeech'}",
+            "--set", f"lang.lexicon={tones / 'lexicon.txt'}", "--set", f"lang.text={tones / 'lm.txt'}"]
+
+
 def environment(threads: str = "1") -> dict[str, str]:
     return os.environ | ({"OMP_NUM_THREADS": threads} if threads else {})
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from runner import ROOT, TINY, environment, run
+from runner import ROOT, environment, run, tone_settings
 from tone_corpus import write_corpus
 
 pytestmark = pytest.mark.slow
@@ -39,8 +39,7 @@ def point(base: Path, label: str) -> tuple[Path, dict[str, Any]]:
 
 def test_from_teachers_to_the_page(tmp_path: Path) -> None:
     tones = write_corpus(tmp_path / "tones")
-    settings = ["--conf", str(TINY), "--set", f"corpus.dir={tones / 'LibriSpeech'}", "--set",
-                f"lang.lexicon={tones / 'lexicon.txt'}", "--set", f"lang.text={tones / 'lm.txt'}"]
+    settings = tone_settings(tones)
     base = tmp_path / "exp"
     run(base, *settings, "--stop-stage", "teachers")
     file = tmp_path / "specialists.yaml"

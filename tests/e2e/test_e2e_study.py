@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from runner import ROOT, TINY, environment, run
+from runner import ROOT, environment, run, tone_settings
 from tone_corpus import write_corpus
 
 pytestmark = pytest.mark.slow
@@ -29,8 +29,7 @@ plots:
 
 def test_two_temperatures_on_a_finished_experiment(tmp_path: Path) -> None:
     tones = write_corpus(tmp_path / "tones")
-    settings = ["--conf", str(TINY), "--set", f"corpus.dir={tones / 'LibriSpeech'}", "--set",
-                f"lang.lexicon={tones / 'lexicon.txt'}", "--set", f"lang.text={tones / 'lm.txt'}"]
+    settings = tone_settings(tones)
     base = tmp_path / "exp"
     run(base, *settings, "--stop-stage", "soft_targets")
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in base.rglob("*") if path.is_file()}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from runner import ROOT, TINY, kill_when, measured, results, run
+from runner import ROOT, TINY, kill_when, measured, results, run, tone_settings
 from tone_corpus import write_corpus
 
 pytestmark = pytest.mark.slow
@@ -23,15 +23,10 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_corpus(tmp_path_factory.mktemp("tones"))
 
 
-def settings(tones: Path) -> list[str]:
-    return ["--conf", str(TINY), "--set", f"corpus.dir={tones / 'LibriSpeech'}",
-            "--set", f"lang.lexicon={tones / 'lexicon.txt'}", "--set", f"lang.text={tones / 'lm.txt'}"]
-
-
 @pytest.fixture(scope="module")
 def finished(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     exp = tmp_path_factory.mktemp("finished") / "exp"
-    run(exp, *settings(tones))
+    run(exp, *tone_settings(tones))
     return exp
 
 
@@ -57,7 +52,7 @@ def test_it_learns_and_every_system_is_there(finished: Path) -> None:
 
 def test_a_second_run_does_nothing(finished: Path, tones: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
-    again = run(finished, *settings(tones))
+    again = run(finished, *tone_settings(tones))
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"} == before
     assert again.stderr.count("done before, nothing changed") == len(list(finished.glob("[0-9][0-9]_*"))) > 24
 
@@ -65,7 +60,7 @@ def test_a_second_run_does_nothing(finished: Path, tones: Path) -> None:
 def test_a_changed_student_reruns_only_what_depends_on_it(finished: Path, tones: Path, tmp_path: Path) -> None:
     exp = tmp_path / "moved"
     shutil.copytree(finished, exp)  # an experiment folder can be moved
-    log = run(exp, *settings(tones), "--set", "student.seed=7", "--stop-stage", "student").stderr
+    log = run(exp, *tone_settings(tones), "--set", "student.seed=7", "--stop-stage", "student").stderr
     assert log.count("done before, nothing changed") == 17
     assert "setting student.seed changed (101 -> 7)" in log
 
@@ -77,7 +72,7 @@ def test_the_student_learns_online_and_from_compact_targets(finished: Path, tone
                          ("online", "distill.online=true")):
         exp = tmp_path / name.replace(" ", "_")
         shutil.copytree(finished, exp)
-        run(exp, *settings(tones), "--set", change, "--set", "student.trainer.chunk=15", "--stop-stage", "student")
+        run(exp, *tone_settings(tones), "--set", change, "--set", "student.trainer.chunk=15", "--stop-stage", "student")
         (student,) = exp.glob("[0-9][0-9]_student")
         accuracy[name] = json.loads((student / "stage.json").read_text())["figures"]["student"]["accuracy"]
         (kept,) = exp.glob("[0-9][0-9]_soft_targets")
@@ -89,7 +84,7 @@ def test_the_student_learns_online_and_from_compact_targets(finished: Path, tone
 def test_a_transfer_set_of_noisy_views_and_untranscribed_audio(finished: Path, tones: Path, tmp_path: Path) -> None:
     exp = tmp_path / "exp"
     shutil.copytree(finished, exp)
-    more = [*settings(tones), "--set", "transfer.views=1", "--set", "transfer.noisy_test=true", "--set",
+    more = [*tone_settings(tones), "--set", "transfer.views=1", "--set", "transfer.noisy_test=true", "--set",
             f"transfer.untranscribed={tones / 'LibriSpeech/dev-clean-2'}"]
     message = _fails(exp, *more)
     assert "speaker-adapted" in message and "--set distill.store.chosen=[2, 3]" in message
@@ -133,8 +128,8 @@ def test_kill_9_in_every_long_stage_then_the_same_results(finished: Path, tones:
         "decode": lambda: _lines(exp / "22_decode_teachers.partial/teacher1/dev_clean_2/hypotheses.jsonl") > 3,
     }
     for arrived in arrivals.values():
-        kill_when(exp, arrived, settings(tones))
-    run(exp, *settings(tones))
+        kill_when(exp, arrived, tone_settings(tones))
+    run(exp, *tone_settings(tones))
     assert measured(exp) == measured(finished)
 
 
@@ -159,17 +154,17 @@ def test_faults_are_one_clear_message(tones: Path, tmp_path: Path) -> None:
     transcript = next((broken / "LibriSpeech/train-clean-5/101/1").glob("*.trans.txt"))
     lines = transcript.read_text().splitlines()
     transcript.write_text("\n".join([lines[0].split()[0], *lines[1:]]) + "\n")
-    message = _fails(exp, *settings(broken))
+    message = _fails(exp, *tone_settings(broken))
     assert cut.name in message and "truncated" in message
     assert f"{transcript.name}:1: empty transcript" in message
 
-    assert "did you mean 'teachers'" in _fails(exp, *settings(tones), "--set", "teacher.seeds=[1]")
-    nowhere = _fails(exp, *settings(tones), "--set", f"corpus.dir={tmp_path / 'nowhere'}")
+    assert "did you mean 'teachers'" in _fails(exp, *tone_settings(tones), "--set", "teacher.seeds=[1]")
+    nowhere = _fails(exp, *tone_settings(tones), "--set", f"corpus.dir={tmp_path / 'nowhere'}")
     assert "nowhere" in nowhere and "corpus.dir" in nowhere
     assert "lang.arpa" in _fails(exp, "--conf", str(TINY), "--set", f"corpus.dir={tones / 'LibriSpeech'}",
                                  "--set", f"lang.lexicon={tones / 'lexicon.txt'}", "--stop-stage", "lang")
     if not os.environ.get("CUDA_VISIBLE_DEVICES"):
-        assert "--device" in _fails(exp, *settings(tones), "--device", "gpu")
+        assert "--device" in _fails(exp, *tone_settings(tones), "--device", "gpu")
 
 
 def test_a_full_disk_loses_nothing(tones: Path, finished: Path, tmp_path: Path) -> None:
@@ -181,12 +176,12 @@ def test_a_full_disk_loses_nothing(tones: Path, finished: Path, tmp_path: Path) 
         pytest.skip("needs root to mount a small tmpfs")
     try:
         exp = small / "exp"
-        message = _fails(exp, *settings(tones))
+        message = _fails(exp, *tone_settings(tones))
         assert "space" in message and message.count("\n") == 1
         stages = {path.name for path in exp.glob("[0-9][0-9]_*") if (path / "stage.json").exists()}
         assert "01_corpus" in stages
         subprocess.run(["mount", "-o", "remount,size=200m", str(small)], check=True)
-        log = run(exp, *settings(tones)).stderr
+        log = run(exp, *tone_settings(tones)).stderr
         assert log.count("done before, nothing changed") == len(stages)
         assert measured(exp) == measured(finished)
     finally:
