@@ -19,10 +19,12 @@ import torch
 
 from asr_distill import __version__
 from asr_distill.config import to_dict
+from asr_distill.executor import available_cpus
 from asr_distill.files import atomic_path, read_json, write_json
 from asr_distill.logs import log, to_file
 from asr_distill.progress import clock
 from asr_distill.stage_record import Ingredients, within
+from asr_distill.usage import Usage, directory_bytes
 
 Figures = dict[str, Any]
 StageFunction = Callable[["StageRun"], "Figures | None"]
@@ -153,7 +155,8 @@ def perform(item: Stage, final: Path, ingredients: Ingredients, settings: Any, d
     with to_file(partial / "log.txt"):
         log.info("%s: %s (%s)", title, item.summary, "going on where it was interrupted" if resumed else reason)
         try:
-            figures = item.function(StageRun(item, partial, settings, device, done, recipe, clock_start, top)) or {}
+            with Usage() as usage:
+                figures = item.function(StageRun(item, partial, settings, device, done, recipe, clock_start, top)) or {}
         except BaseException as error:
             log.error("%s: stopped by %s: %s", title, type(error).__name__, error)
             raise
@@ -163,6 +166,8 @@ def perform(item: Stage, final: Path, ingredients: Ingredients, settings: Any, d
         "stage": item.name, "digest": ingredients.digest, "ingredients": ingredients.record(),
         "versions": {"asr_distill": __version__, "torch": torch.__version__}, "device": str(device),
         "started": began.isoformat(timespec="seconds"), "seconds": round(seconds, 3), "resumed": resumed,
+        "cpus": available_cpus(), "cpu_seconds": round(usage.cpu_seconds, 3),  # of this attempt alone
+        "peak_bytes": usage.peak_bytes, "bytes": directory_bytes(partial),
         "forced": began.isoformat() if forced else "",  # made anew from the same: later stages must follow
         "figures": figures})
     _replace_directory(partial, final)

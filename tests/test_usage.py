@@ -1,0 +1,62 @@
+"""What a piece of work costs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asr_distill.usage import Usage, directory_bytes, tree_bytes
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").is_file(), reason="/proc tells no memory here")
+
+
+def test_cpu_seconds_are_those_of_the_process() -> None:
+    with Usage() as usage:
+        before = time.process_time()
+        while time.process_time() - before < 0.3:
+            sum(range(1000))
+    assert 0.29 <= usage.cpu_seconds <= 0.3 + 5
+
+
+def test_children_that_ended_count() -> None:
+    work = "import time\nwhile time.process_time() < 0.5: sum(range(1000))"
+    with Usage() as usage:
+        subprocess.run([sys.executable, "-S", "-c", work], check=True, stdin=subprocess.DEVNULL, timeout=120)
+    assert usage.cpu_seconds >= 0.5
+
+
+@needs_proc
+def test_peak_holds_what_was_freed_again() -> None:
+    with Usage() as usage:
+        block = np.ones(30_000_000)  # 240 MB
+        usage._look_once()
+        del block
+        after = tree_bytes(os.getpid())
+    assert usage.peak_bytes > after + 200e6
+
+
+@needs_proc
+def test_memory_of_children_counts() -> None:
+    hold = "import sys\nblock = bytearray(b'x' * 100_000_000)\nprint('here', flush=True)\nsys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-S", "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin and child.stdout
+        child.stdout.readline()
+        own = tree_bytes(child.pid)
+        tree = tree_bytes(os.getpid())
+        child.stdin.close()
+    assert own > 100e6 and tree > own
+    assert tree_bytes(child.pid) == 0  # it is gone
+
+
+def test_directory_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 10)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "b").write_bytes(b"x" * 7)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    assert directory_bytes(tmp_path) == 17
