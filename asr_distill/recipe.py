@@ -6,7 +6,7 @@ A stage whose ingredients are unchanged is skipped; stage.py carries the others 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,15 @@ __all__ = ["Figures", "Recipe", "Stage", "StageRun", "stage"]
 
 
 class Recipe:
-    """Stages of one corpus in order, their settings class and the settings file of the recipe."""
+    """Stages of one corpus in order, their settings class and the settings file of the recipe.
 
-    def __init__(self, name: str, settings: type, conf: Path, stages: Sequence[Stage]):
+    `work` says how much work each stage is, for `asr-distill plan` (plan/work.py).
+    """
+
+    def __init__(self, name: str, settings: type, conf: Path, stages: Sequence[Stage], *,
+                 work: Callable[[Any, Any], dict[str, Any]] | None = None):
         self.name, self.settings_class, self.conf, self.stages = name, settings, conf, list(stages)
+        self.work = work
         self.numbers = {item.name: number for number, item in enumerate(self.stages, 1)}
         for item in self.stages:
             for needed in item.reads:

@@ -15,7 +15,7 @@ FLOORS = [
     ["corpus", "features"], ["emission"], ["lang"], ["hmm"], ["acoustic"], ["distill"], ["decode"], ["export"],
     ["report"],
     ["command", "stage_record", "stage", "recipe", "recipe_command", "run_command", "recipes_command", "bench_command",
-     "study", "cli"],
+     "study", "plan", "cli"],
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 

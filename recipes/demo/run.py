@@ -24,6 +24,7 @@ from local.demo_corpus.settings import DemoCorpusSettings
 from local.resources import TRAIN, TUNE, Resources
 from recipes.mini_librispeech import run as mini
 from recipes.settings import CorpusSettings, Settings
+from recipes.work import work_of
 
 SUBSETS = {TRAIN: "train-clean", TUNE: "dev-clean", "test_clean": "test-clean", "test_other": "test-other"}
 
@@ -53,7 +54,8 @@ def corpus(run: StageRun) -> dict:
     return prepare(root, SUBSETS, run.out, workers=settings.workers, on_error=settings.on_error)
 
 
-recipe = Recipe("demo", DemoSettings, ROOT / "conf" / "demo.yaml", [corpus, *mini.STAGES[1:]])
+recipe = Recipe("demo", DemoSettings, ROOT / "conf" / "demo.yaml", [corpus, *mini.STAGES[1:]],
+                work=work_of)
 
 if __name__ == "__main__":
     sys.exit(main(recipe))

@@ -20,6 +20,7 @@ from asr_distill.recipe_command import main
 from local.full_librispeech import find_resources
 from recipes.mini_librispeech import run as mini
 from recipes.settings import Settings
+from recipes.work import work_of
 
 
 @stage(settings=["corpus"], resumable=True)
@@ -31,7 +32,8 @@ def corpus(run: StageRun) -> dict:
     return prepare(resources.root, splits.subsets, run.out, workers=settings.workers, on_error=settings.on_error)
 
 
-recipe = Recipe("librispeech", Settings, ROOT / "conf" / "librispeech.yaml", [corpus, *mini.STAGES[1:]])
+recipe = Recipe("librispeech", Settings, ROOT / "conf" / "librispeech.yaml", [corpus, *mini.STAGES[1:]],
+                work=work_of)
 
 if __name__ == "__main__":
     sys.exit(main(recipe))

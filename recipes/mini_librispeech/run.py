@@ -59,6 +59,7 @@ from recipes.common import (
 )
 from recipes.settings import Settings
 from recipes.transfer import HEARD, HEARING, check_streams, clean_store, heard_network, noisy_data, noisy_splits
+from recipes.work import work_of
 
 ENSEMBLE = [f"distill.store.{name}" for name in ("teachers", "chosen", "weights", "mean")]  # makes one of the teachers
 DECODED = ["decode_baseline", "decode_teachers", "decode_ensemble", "decode_student"]
@@ -196,7 +197,8 @@ def _soft_targets(run: StageRun, data: TrainingData) -> Targets:
 STAGES = [corpus, *foundation.STAGES, teachers, *transfer.STAGES, soft_targets, baseline, student,
           transfer.noisy_test, decode_baseline, decode_teachers, decode_ensemble, decode_student, export, report,
           *specialists.STAGES]
-recipe = Recipe("mini_librispeech", Settings, ROOT / "conf" / "mini_librispeech.yaml", STAGES)
+recipe = Recipe("mini_librispeech", Settings, ROOT / "conf" / "mini_librispeech.yaml", STAGES,
+                work=work_of)
 
 if __name__ == "__main__":
     sys.exit(main(recipe))
