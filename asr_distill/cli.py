@@ -26,6 +26,7 @@ CONTENTS: dict[str, list[Verb]] = {
         Verb("recipes", "asr_distill.recipes_command", "list the recipes and their stages"),
         Verb("run", "asr_distill.run_command", "run a recipe's numbered stages, skipping what is done"),
         Verb("study", "asr_distill.study.command", "run a recipe over a grid of settings: one table, and plots"),
+        Verb("plan", "asr_distill.plan.command", "time, memory and disk of a recipe on more hours or other machines"),
         Verb("tree", "asr_distill.hmm.tree_command", "print the senone tree of a model directory, for people"),
     ],
     "Evaluate": [
