@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ def one_thread() -> None:
     """Small tensors: threads cost more than they give, and two test runs may share a machine."""
     torch.set_num_threads(1)
     logging.getLogger("asr_distill").setLevel(logging.WARNING)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts() -> None:
+    """A shell that starts tests in the background has them ignore Ctrl-C, and the programs under test inherit that."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
