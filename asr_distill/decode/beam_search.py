@@ -1,25 +1,43 @@
 """Token passing over HCLG with beam and histogram pruning; on wish it keeps the links of a lattice.
 
 The search of Kaldi's LatticeFasterDecoder (Povey et al., "Generating exact lattices in the WFST framework", ICASSP
-2012), compiled by numba: it releases the interpreter lock, so threads search one graph in memory.
+2012), compiled by numba: it releases the interpreter lock, so threads search one graph in memory. Frames come all at
+once (`search`) or bit by bit: `begin`, `advance` as often as frames come, `finish`; the two do the same, step by step.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from asr_distill.decode.links import LINKS, TOKENS, Trellis, add_frame, end_frame, new_trellis, prune
-from asr_distill.decode.tokens import TOKEN, WORD, SearchGraph, Workspace, collect, grown, reach, sentence, take
+from asr_distill.decode.links import LINKS, TOKENS, Trellis, add_frame, new_trellis, prune
+from asr_distill.decode.passing import (
+    BINS,
+    cross_frame,
+    follow_epsilons,
+    frame_cutoff,
+    link_epsilons,
+    put_link,
+    with_links,
+)
+from asr_distill.decode.tokens import TOKEN, WORD, SearchGraph, Workspace, collect, grown, sentence
 
-BINS = 1000  # of the histogram of costs that max_active is found by
-BEAM_DELTA = 0.5  # how much wider than this frame's the next frame's beam may be where max_active rules (Kaldi's)
 PRUNE_INTERVAL = 25  # frames between prunings of the lattice (Kaldi's)
 LEAST_SCORE = -1e6  # an impossible pdf (minus infinity): finite, and below every beam
 COLLECT = 1 << 20  # words in the history before the first that no token ends with are dropped
+FRAME, COUNT, SAID, COLLECT_AT = 0, 1, 2, 3  # places in Going.numbers
+
+
+class Going(NamedTuple):
+    """A search between two frames. Its tokens are in work.tokens[frames heard % 2]."""
+
+    numbers: np.ndarray  # (4,) int64: frames heard, tokens (0: none survived), length of the history, and at which
+    # length of it words that no token ends with are dropped
+    history: np.ndarray  # WORD
+    trellis: Trellis  # empty where no lattice is asked for
 
 
 class Found(NamedTuple):
@@ -36,197 +54,98 @@ class Found(NamedTuple):
     trellis: Trellis
 
 
+class SoFar(NamedTuple):
+    """The best path of a search that goes on.
+
+    final_cost is how much worse than it the best path is that may end here (final cost included; infinite where none
+    may); still is the number of frames of silence that it ends with, where these are counted.
+    """
+
+    words: np.ndarray  # (words,) int32
+    cost: float
+    final_cost: float
+    still: int
+
+
 @njit(nogil=True, cache=True)
 def search(graph: SearchGraph, work: Workspace, log_likelihoods: np.ndarray, scale: float, penalty: float,
            beam: float, max_active: int, min_active: int, lattice_beam: float) -> Found:
     """Best path (and, with lattice_beam > 0, all links within that beam of it) for float32 (frames, pdfs)."""
-    old, new = work.tokens[0], work.tokens[1]
-    frames = len(log_likelihoods)
+    going = begin(graph, work, len(log_likelihoods), penalty, lattice_beam)
+    going = advance(graph, work, going, log_likelihoods, np.zeros(0, np.bool_), scale, penalty, beam, max_active,
+                    min_active, lattice_beam)
+    return finish(graph, work, going, lattice_beam)
+
+
+@njit(nogil=True, cache=True)
+def begin(graph: SearchGraph, work: Workspace, frames: int, penalty: float, lattice_beam: float) -> Going:
+    """A search before its first frame; `frames`: how many will come, or a guess."""
+    history = np.empty(1 << 16, WORD)
+    trellis = new_trellis(frames if lattice_beam > 0 else 0)
+    token = work.tokens[0, 0]
+    token.state, token.cost, token.graph_cost, token.history = graph.start, 0.0, 0.0, 0
+    work.slots[graph.start] = 0
+    work.still[0, 0] = 0
+    count, history, said = follow_epsilons(graph, work, 0, 1, math.inf, penalty, history, 1)
+    if lattice_beam > 0:
+        trellis = link_epsilons(graph, work, 0, count, math.inf, penalty, add_frame(trellis, work.tokens[0], count))
+    return Going(np.array([0, count, said, COLLECT]), history, trellis)
+
+
+@njit(nogil=True, cache=True)
+def advance(graph: SearchGraph, work: Workspace, going: Going, log_likelihoods: np.ndarray, quiet: np.ndarray,
+            scale: float, penalty: float, beam: float, max_active: int, min_active: int, lattice_beam: float) -> Going:
+    """Hear more frames, float32 (frames, pdfs). `quiet` bool (pdfs,): those of silence, or empty (not counted)."""
+    numbers, history, trellis = going
+    frame, count, said, collect_at = numbers
     scores = np.empty(log_likelihoods.shape[1], np.float32)
     histogram = np.empty(BINS, np.int32)
-    history, said = np.empty(1 << 16, WORD), 1
-    collect_at = COLLECT
-    trellis = new_trellis(frames if lattice_beam > 0 else 0)
-    old[0].state, old[0].cost, old[0].graph_cost, old[0].history = graph.start, 0.0, 0.0, 0
-    work.slots[graph.start] = 0
-    count, history, said = _follow_epsilons(graph, work, old, 1, math.inf, penalty, history, said)
-    if lattice_beam > 0:
-        trellis = _link_epsilons(graph, work, old, count, math.inf, penalty, add_frame(trellis, old, count))
-    for frame in range(frames):
-        for pdf in range(len(scores)):
-            scores[pdf] = max(np.float32(scale) * log_likelihoods[frame, pdf], np.float32(LEAST_SCORE))
-        cutoff, next_beam, best = _cutoff(old, count, beam, max_active, min_active, histogram)
-        count, cutoff, history, said, trellis = _advance(
-            graph, work.slots, old, count, best, new, scores, cutoff, next_beam, penalty, history, said, trellis,
-            lattice_beam > 0)
+    for row in range(len(log_likelihoods)):
         if count == 0:
-            return Found(False, False, 0.0, 0.0, np.zeros(0, np.int32), trellis)
-        old, new = new, old
-        count, history, said = _follow_epsilons(graph, work, old, count, cutoff, penalty, history, said)
+            break
+        half = frame % 2
+        for pdf in range(len(scores)):
+            scores[pdf] = max(np.float32(scale) * log_likelihoods[row, pdf], np.float32(LEAST_SCORE))
+        cutoff, next_beam, best = frame_cutoff(work.tokens[half], count, beam, max_active, min_active, histogram)
+        count, cutoff, history, said, trellis = cross_frame(
+            graph, work, half, count, best, scores, cutoff, next_beam, penalty, history, said, trellis,
+            lattice_beam > 0, quiet)
+        frame, half = frame + 1, 1 - half
+        count, history, said = follow_epsilons(graph, work, half, count, cutoff, penalty, history, said)
+        tokens = work.tokens[half]
         if said > collect_at:
-            said = collect(history, said, old, count)
+            said = collect(history, said, tokens, count)
             collect_at = max(collect_at, 2 * said)
-        if lattice_beam > 0:
-            trellis = _link_epsilons(graph, work, old, count, cutoff, penalty, add_frame(trellis, old, count))
-            if (frame + 1) % PRUNE_INTERVAL == 0 and frame + 1 < frames:
+        if lattice_beam > 0 and count > 0:
+            trellis = link_epsilons(graph, work, half, count, cutoff, penalty, add_frame(trellis, tokens, count))
+            if frame % PRUNE_INTERVAL == 0:
                 prune(trellis, lattice_beam, 0.1 * lattice_beam)
-    return _finish(graph, old, count, history, trellis, lattice_beam)
+    return Going(np.array([frame, count, said, collect_at]), history, trellis)
 
 
 @njit(nogil=True, cache=True)
-def _cutoff(tokens: np.ndarray, count: int, beam: float, max_active: int, min_active: int,
-            histogram: np.ndarray) -> tuple[float, float, int]:
-    """(cost at which tokens are no longer expanded, the beam for the next frame, place of the best token)."""
-    best = 0
-    for index in range(count):
+def so_far(graph: SearchGraph, work: Workspace, going: Going) -> SoFar:
+    """The best path up to the last frame heard, whether it may end there or not."""
+    half = going.numbers[FRAME] % 2
+    tokens = work.tokens[half]
+    best, final = 0, math.inf
+    for index in range(going.numbers[COUNT]):
         if tokens[index].cost < tokens[best].cost:
             best = index
-    least = tokens[best].cost
-    if count <= min_active:
-        return math.inf, math.inf, best
-    histogram[:] = 0
-    width = beam / BINS
-    for index in range(count):
-        place = (tokens[index].cost - least) / width
-        if place < BINS:
-            histogram[int(place)] += 1
-    inside = histogram.sum()
-    if inside > max_active:
-        seen, bins = histogram[0], 1
-        while seen + histogram[bins] <= max_active:
-            seen += histogram[bins]
-            bins += 1
-        return least + bins * width, bins * width + BEAM_DELTA, best
-    if inside < min_active:
-        costs = np.empty(count, np.float64)
-        for index in range(count):
-            costs[index] = tokens[index].cost
-        cutoff = np.partition(costs, min_active)[min_active]
-        return cutoff, cutoff - least + BEAM_DELTA, best
-    return least + beam, beam, best
+        final = min(final, tokens[index].cost + graph.finals[tokens[index].state])
+    cost = tokens[best].cost
+    return SoFar(sentence(going.history, tokens[best].history), cost, final - cost, work.still[half, best])
 
 
 @njit(nogil=True, cache=True)
-def _put(link: Any, source: int, target: int, word: int, weight: float, acoustic_cost: float) -> None:
-    link.source, link.target, link.word = source, target, word
-    link.graph_cost, link.acoustic_cost = weight, acoustic_cost
+def finish(graph: SearchGraph, work: Workspace, going: Going, lattice_beam: float) -> Found:
+    """The best token that may end (or, where none may, the best of all), and the lattice pruned to the end.
 
-
-@njit(nogil=True, cache=True)
-def _with_links(trellis: Trellis, links: np.ndarray) -> Trellis:
-    return Trellis(trellis.sizes, links, trellis.costs, trellis.extras, trellis.frames)
-
-
-@njit(nogil=True, cache=True)
-def _advance(graph: SearchGraph, slots: np.ndarray, old: np.ndarray, count: int, best: int, new: np.ndarray,
-             scores: np.ndarray, cutoff: float, beam: float, penalty: float, history: np.ndarray, said: int,
-             trellis: Trellis, keep_links: bool) -> tuple[int, float, np.ndarray, int, Trellis]:
-    """Cross one frame: (tokens reached, their cutoff, history, its length, trellis)."""
-    next_cutoff = math.inf
-    state = old[best].state
-    for place in range(graph.spans[state, 1], graph.spans[state + 1, 0]):  # the best token first: a tight cutoff early
-        arc = graph.arcs[place]
-        cost = old[best].cost + arc.weight + (penalty if arc.word else 0.0) - scores[arc.label - 1]
-        next_cutoff = min(next_cutoff, cost + beam)
-    reached = 0
-    links, used, after = trellis.links, trellis.sizes[LINKS], trellis.sizes[TOKENS]
-    for index in range(count):
-        token = old[index]
-        if token.cost >= cutoff:
-            continue
-        first, end = graph.spans[token.state, 1], graph.spans[token.state + 1, 0]
-        if said + end - first > len(history):
-            history = grown(history, said + end - first)
-        if keep_links and used + end - first > len(links):
-            links = grown(links, used + end - first)
-        for place in range(first, end):
-            arc = graph.arcs[place]
-            weight = arc.weight + (penalty if arc.word else 0.0)
-            score = scores[arc.label - 1]
-            cost = token.cost + weight - score
-            if cost >= next_cutoff:
-                continue
-            next_cutoff = min(next_cutoff, cost + beam)
-            slot = reach(slots, new, reached, arc.target)
-            reached = max(reached, slot + 1)
-            if cost < new[slot].cost:
-                said = take(new[slot], token, cost, weight, arc.word, history, said)
-            if keep_links:
-                _put(links[used], after - count + index, after + slot, arc.word, weight, -score)
-                used += 1
-    trellis.sizes[LINKS] = used
-    return reached, next_cutoff, history, said, _with_links(trellis, links)
-
-
-@njit(nogil=True, cache=True)
-def _follow_epsilons(graph: SearchGraph, work: Workspace, tokens: np.ndarray, count: int, cutoff: float,
-                     penalty: float, history: np.ndarray, said: int) -> tuple[int, np.ndarray, int]:
-    """Closure over epsilon arcs: (tokens, history, its length). A token is followed again when it gets cheaper."""
-    waiting = 0
-    for index in range(count):
-        if _opens(graph, tokens[index].state) and tokens[index].cost < cutoff:
-            work.queue[waiting] = index
-            work.queued[index] = True
-            waiting += 1
-    while waiting:
-        waiting -= 1
-        index = work.queue[waiting]
-        work.queued[index] = False
-        token = tokens[index]
-        first, end = graph.spans[token.state, 0], graph.spans[token.state, 1]
-        if said + end - first > len(history):
-            history = grown(history, said + end - first)
-        for place in range(first, end):
-            arc = graph.arcs[place]
-            weight = arc.weight + (penalty if arc.word else 0.0)
-            cost = token.cost + weight
-            if cost >= cutoff:
-                continue
-            slot = reach(work.slots, tokens, count, arc.target)
-            count = max(count, slot + 1)
-            if cost < tokens[slot].cost:
-                said = take(tokens[slot], token, cost, weight, arc.word, history, said)
-                if _opens(graph, arc.target) and not work.queued[slot]:
-                    work.queue[waiting] = slot
-                    work.queued[slot] = True
-                    waiting += 1
-    return count, history, said
-
-
-@njit(nogil=True, cache=True)
-def _opens(graph: SearchGraph, state: int) -> bool:
-    """Whether epsilon arcs leave it."""
-    return graph.spans[state, 0] < graph.spans[state, 1]
-
-
-@njit(nogil=True, cache=True)
-def _link_epsilons(graph: SearchGraph, work: Workspace, tokens: np.ndarray, count: int, cutoff: float,
-                   penalty: float, trellis: Trellis) -> Trellis:
-    """Links of all epsilon arcs between the newest frame's tokens."""
-    links, used = trellis.links, trellis.sizes[LINKS]
-    base = trellis.sizes[TOKENS] - count
-    for index in range(count):
-        token = tokens[index]
-        first, end = graph.spans[token.state, 0], graph.spans[token.state, 1]
-        if token.cost >= cutoff:
-            continue
-        if used + end - first > len(links):
-            links = grown(links, used + end - first)
-        for place in range(first, end):
-            arc = graph.arcs[place]
-            weight = arc.weight + (penalty if arc.word else 0.0)
-            if token.cost + weight < cutoff:
-                _put(links[used], base + index, base + work.slots[arc.target], arc.word, weight, 0.0)
-                used += 1
-    trellis.sizes[LINKS] = used
-    end_frame(trellis)
-    return _with_links(trellis, links)
-
-
-@njit(nogil=True, cache=True)
-def _finish(graph: SearchGraph, tokens: np.ndarray, count: int, history: np.ndarray, trellis: Trellis,
-            lattice_beam: float) -> Found:
-    """The best token that may end (or, where none may, the best of all), and the lattice pruned to the end."""
+    Once for a search that keeps a lattice: its links to the end stay in it.
+    """
+    tokens, count, trellis = work.tokens[going.numbers[FRAME] % 2], going.numbers[COUNT], going.trellis
+    if count == 0:
+        return Found(False, False, 0.0, 0.0, np.zeros(0, np.int32), trellis)
     reached_final = False
     for index in range(count):
         reached_final |= graph.finals[tokens[index].state] < math.inf
@@ -239,7 +158,7 @@ def _finish(graph: SearchGraph, tokens: np.ndarray, count: int, history: np.ndar
     if lattice_beam > 0:
         trellis = _end_links(trellis, tokens, count, costs, least, lattice_beam)
     graph_cost = tokens[best].graph_cost + least - tokens[best].cost
-    return Found(True, reached_final, least, graph_cost, sentence(history, tokens[best].history), trellis)
+    return Found(True, reached_final, least, graph_cost, sentence(going.history, tokens[best].history), trellis)
 
 
 @njit(nogil=True, cache=True)
@@ -251,11 +170,11 @@ def _end_links(trellis: Trellis, tokens: np.ndarray, count: int, costs: np.ndarr
         links = grown(links, used + count)
     for index in range(count):
         if costs[index] < math.inf:
-            _put(links[used], after - count + index, after, 0, costs[index] - tokens[index].cost, 0.0)
+            put_link(links[used], after - count + index, after, 0, costs[index] - tokens[index].cost, 0.0)
             used += 1
     trellis.sizes[LINKS] = used
     end = np.empty(1, TOKEN)
     end[0].cost = least
-    trellis = add_frame(_with_links(trellis, links), end, 1)
+    trellis = add_frame(with_links(trellis, links), end, 1)
     prune(trellis, lattice_beam, -1.0)
     return trellis

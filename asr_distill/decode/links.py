@@ -33,7 +33,7 @@ class Trellis(NamedTuple):
 
 @njit(nogil=True, cache=True)
 def new_trellis(frames: int) -> Trellis:
-    """For so many acoustic frames."""
+    """For so many acoustic frames at first; it grows."""
     return Trellis(np.zeros(3, np.int64), np.empty(1024, LINK), np.empty(1024, np.float64),
                    np.empty(1024, np.float64), np.zeros((frames + 3, 3), np.int64))
 
@@ -41,19 +41,22 @@ def new_trellis(frames: int) -> Trellis:
 @njit(nogil=True, cache=True)
 def add_frame(trellis: Trellis, tokens: np.ndarray, count: int) -> Trellis:
     """Append a frame's tokens; the links that lead to them from the frame before are there already."""
-    sizes, costs, extras = trellis.sizes, trellis.costs, trellis.extras
+    sizes, costs, extras, frames = trellis.sizes, trellis.costs, trellis.extras, trellis.frames
     first = sizes[TOKENS]
+    if sizes[FRAMES] + 2 > len(frames):
+        frames = np.concatenate((frames, np.zeros_like(frames)))
     if first + count > len(costs):
         costs, extras = grown(costs, first + count), grown(extras, first + count)
     for index in range(count):
         costs[first + index] = tokens[index].cost
         extras[first + index] = -1.0
-    trellis.frames[sizes[FRAMES], 0] = first
-    trellis.frames[sizes[FRAMES], 2] = sizes[LINKS]
+    frames[sizes[FRAMES], 0] = first
+    frames[sizes[FRAMES], 2] = sizes[LINKS]
     sizes[TOKENS] += count
     sizes[FRAMES] += 1
-    end_frame(trellis)
-    return Trellis(sizes, trellis.links, costs, extras, trellis.frames)
+    grown_trellis = Trellis(sizes, trellis.links, costs, extras, frames)
+    end_frame(grown_trellis)
+    return grown_trellis
 
 
 @njit(nogil=True, cache=True)

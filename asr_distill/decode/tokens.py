@@ -31,6 +31,7 @@ class Workspace(NamedTuple):
     tokens: np.ndarray  # (2, states) TOKEN: those of this frame and of the next
     queue: np.ndarray  # (states,) int32: tokens whose epsilons are to be followed
     queued: np.ndarray  # (states,) bool, by token
+    still: np.ndarray  # (2, states) int32, by token: frames of silence that its path ends with, where these are counted
 
 
 def search_graph(fst: FstArrays) -> SearchGraph:
@@ -44,7 +45,7 @@ def search_graph(fst: FstArrays) -> SearchGraph:
 def new_workspace(graph: SearchGraph) -> Workspace:
     states = len(graph.finals)
     return Workspace(np.zeros(states, np.uint32), np.empty((2, states), TOKEN), np.empty(states, np.int32),
-                     np.zeros(states, np.bool_))
+                     np.zeros(states, np.bool_), np.zeros((2, states), np.int32))
 
 
 @njit(nogil=True, cache=True)
