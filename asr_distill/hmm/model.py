@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 from asr_distill.errors import UserError
 from asr_distill.files import read_json, write_json
 from asr_distill.hmm.decision_tree import DecisionTree
+from asr_distill.lang.pieces import letters_of
 
 DEFAULT_STATES = 3
 DEFAULT_SELF_LOOP = 0.75  # Kaldi's topo of gen_topo.pl
@@ -142,9 +143,10 @@ class HmmModel:
             raise UserError(f"{path}: not an HMM model of this program ({error!r}); make it again") from None
 
 
-def monophone_model(phones: tuple[str, ...], *, states: int = DEFAULT_STATES,
+def monophone_model(phones: tuple[str, ...], *, states: int = DEFAULT_STATES, letter_states: int = 0,
                     share_stress: bool = False) -> HmmModel:
-    """The model that flat start begins with."""
-    per_phone = (states,) * len(phones)
+    """The model that flat start begins with. A sentencepiece unit has `letter_states` more for each further letter."""
+    letters = letters_of(phones) or {}
+    per_phone = tuple(states + letter_states * max(0, len(letters.get(phone, "")) - 1) for phone in phones)
     groups = stress_groups(phones) if share_stress else ()
     return HmmModel(phones, per_phone, MonophoneTree(per_phone, groups))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from asr_distill.config import LATER
 from asr_distill.features.cmvn import Cmvn
 from asr_distill.features.store import FrameStore
 from asr_distill.hmm.flat_start import equal_alignment
@@ -32,13 +33,14 @@ class MonoConfig(EmConfig):
     growth_iterations: int = 30
     realign: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 23, 26, 29, 32, 35, 38)
     states: int = DEFAULT_STATES  # emitting states of every phone
+    letter_states: int = field(default=1, metadata=LATER)  # more, for each further letter of a sentencepiece unit
     share_stress: bool = True  # phones that differ in stress or place in the word only share their pdfs
     frontend: FrontendConfig = field(default_factory=FrontendConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.utterances < 0 or self.states < 1:
-            raise ValueError("utterances must not be negative, states at least 1")
+        if min(self.utterances, self.letter_states) < 0 or self.states < 1:
+            raise ValueError("utterances and letter_states must not be negative, states at least 1")
 
 
 def train_mono(store: FrameStore, lang: Lang, config: MonoConfig, work: Path, device: torch.device, *,
@@ -49,7 +51,8 @@ def train_mono(store: FrameStore, lang: Lang, config: MonoConfig, work: Path, de
     Raises UserError where no utterance can be aligned.
     """
     started = time.monotonic()
-    hmm = monophone_model(lang.phones, states=config.states, share_stress=config.share_stress)
+    hmm = monophone_model(lang.phones, states=config.states, letter_states=config.letter_states,
+                          share_stress=config.share_stress)
     frontend = Frontend(config.frontend, Cmvn(config.frontend.cmvn, store.total_stats))
     order = [i for i in np.argsort(np.diff(store.offsets), kind="stable").tolist() if store.utterances[i].words]
     data = select(store, GraphCompiler(hmm, lang), order[: config.utterances or None], label)

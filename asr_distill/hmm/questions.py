@@ -11,6 +11,7 @@ from asr_distill.errors import UserError, nearest
 from asr_distill.files import read_text
 from asr_distill.hmm.model import base_phone
 from asr_distill.hmm.tree_stats import TreeStats, context_independent_phones, gaussian_log_likelihood
+from asr_distill.lang.pieces import WORD_BEGIN, letters_of
 
 _PLACES = {"B": "word begin", "I": "word inside", "E": "word end", "S": "single-phone word"}  # suffix _B, _I ...
 _AXES = 3  # principal axes along which a cluster is first cut in two
@@ -40,31 +41,49 @@ def read_questions(path: Path, phones: tuple[str, ...]) -> tuple[frozenset[int],
 
 def automatic_questions(stats: TreeStats, phones: tuple[str, ...], states: tuple[int, ...],
                         context_independent: Collection[str], variance_floor: float) -> tuple[frozenset[int], ...]:
-    """Nested sets from clustering the base phones, then those of `attribute_sets` (Kaldi's extra_questions)."""
+    """Nested sets from clustering the base phones, then those of `attribute_sets` (Kaldi's extra_questions).
+
+    Of sentencepiece units, which may hold several sounds, neighbours hear the ends: these are clustered by their first
+    and by their last state too.
+    """
     sets = cluster_phones(stats, phones, states, variance_floor)
+    if letters_of(phones):
+        last = tuple(count - 1 for count in states)
+        for places in ((0,) * len(states), last):
+            sets += cluster_phones(stats, phones, states, variance_floor, places)
     return tuple(dict.fromkeys([*sets, *attribute_sets(phones, context_independent).values()]))
 
 
 def attribute_sets(phones: tuple[str, ...], context_independent: Collection[str]) -> dict[str, frozenset[int]]:
-    """By name: phones of the same stress, phones at the same place in a word, and silence with noises."""
+    """By name: phones of the same stress, phones at the same place in a word, and silence with noises.
+
+    Of sentencepiece units: those that begin a word, and those that begin or end with the same letter.
+    """
     found: dict[str, set[int]] = {}
+    letters = letters_of(phones) or {}
     for index, phone in enumerate(phones, 1):
         variant = phone[len(base_phone(phone)) :]  # "", "0", "_B" or "0_B"
         if variant[:1].isdigit():
             found.setdefault(f"stress {variant[0]}", set()).add(index)
         if "_" in variant:
             found.setdefault(_PLACES[variant[-1]], set()).add(index)
+        if piece := letters.get(phone):
+            found.setdefault(f"begins with {piece[0]}", set()).add(index)
+            found.setdefault(f"ends with {piece[-1]}", set()).add(index)
+            if phone.strip("|").startswith(WORD_BEGIN):
+                found.setdefault("word begin", set()).add(index)
     found["silence"] = set(context_independent_phones(phones, context_independent))
     return {name: frozenset(found[name]) for name in sorted(found) if found[name]}
 
 
-def cluster_phones(stats: TreeStats, phones: tuple[str, ...], states: tuple[int, ...],
-                   variance_floor: float) -> list[frozenset[int]]:
+def cluster_phones(stats: TreeStats, phones: tuple[str, ...], states: tuple[int, ...], variance_floor: float,
+                   compared: tuple[int, ...] | None = None) -> list[frozenset[int]]:
     """All sets of a binary tree over the base phones, from the whole set down to single base phones.
 
-    Base phones are compared by the Gaussian of their central state in all contexts. One that was never seen is
-    in no set.
+    Base phones are compared by the Gaussian of one state in all contexts: of `compared`, one a phone, or the central
+    one. One that was never seen is in no set.
     """
+    places = np.array(states) // 2 if compared is None else np.array(compared)
     variants: dict[str, list[int]] = {}
     for index, phone in enumerate(phones, 1):
         variants.setdefault(base_phone(phone), []).append(index)
@@ -73,7 +92,7 @@ def cluster_phones(stats: TreeStats, phones: tuple[str, ...], states: tuple[int,
     for number, group in enumerate(groups):
         group_of[group] = number
     centre = stats.contexts[:, 1]
-    central = stats.contexts[:, 3] == np.array(states)[centre - 1] // 2
+    central = stats.contexts[:, 3] == places[centre - 1]
     packed = np.zeros((len(groups), stats.packed.shape[1]))
     np.add.at(packed, group_of[centre[central]], stats.packed[central])
     sets, waiting = [], [np.flatnonzero(packed[:, 0] > 0)]
