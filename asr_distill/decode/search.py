@@ -39,7 +39,9 @@ Decoded = tuple[Hypothesis, list[NbestPath]]
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
+    """One utterance to be searched."""
+
     id: str
     log_likelihoods: np.ndarray  # float32 (frames, pdfs)
     forward_seconds: float
@@ -52,9 +54,9 @@ def decode_store(emission: EmissionModel, store: FrameStore, graph_dir: Path, co
 
     Each is appended to `work`/hypotheses.jsonl when it is found (and with `config.nbest` its n best to
     `work`/nbest.jsonl, see journal.py); a run that was killed goes on where it
-    stopped. `work` belongs to one emission model and one store; where the search settings or the graph are others
-    than the hypotheses kept there were made with, it starts anew. At the end `work`/figures.json holds
-    `decoding_figures`. `workers` 0 means one a core; a `pool` is used in their place.
+    stopped. `work` belongs to one emission model and one store; where the search settings, the graph or the pool's
+    backend are others than the hypotheses kept there were made with, it starts anew. At the end `work`/figures.json
+    holds `decoding_figures`. `workers` 0 means one a core; a `pool` is used in their place.
     Raises UserError as Decoder and run_jobs do.
     """
     def likelihoods(index: int) -> np.ndarray:
@@ -70,7 +72,7 @@ def decode_likelihoods(likelihoods: Callable[[int], np.ndarray], store: FrameSto
     """`decode_store` for any source of log-likelihoods: index in the store -> float32 (frames, pdfs)."""
     indices = range(len(store.utterances)) if utterances is None else utterances
     ids = [store.utterances[index].id for index in indices]
-    _claim(work, graph_dir, config)
+    _claim(work, graph_dir, config, pool.backend if pool else SearchPool.backend)
     found = {hypothesis.id: hypothesis for hypothesis in read_hypotheses(work / JOURNAL, repair=True)}
     missing = [index for index, id in zip(indices, ids, strict=True) if id not in found]
     started = time.perf_counter()
@@ -79,7 +81,7 @@ def decode_likelihoods(likelihoods: Callable[[int], np.ndarray], store: FrameSto
         with Progress(label, len(ids), "utterances", done=len(ids) - len(missing)) as progress, \
                 Journals(work, with_paths=config.nbest > 0) as journals, \
                 (nullcontext(pool) if pool else SearchPool(min(workers, len(missing)))) as searchers:
-            for hypothesis, paths in searchers.run(searchers.decoder(graph_dir, config), jobs):
+            for hypothesis, paths in searchers.search(graph_dir, config, jobs):
                 journals.append(hypothesis, paths)
                 found[hypothesis.id] = hypothesis
                 progress.update(1)
@@ -106,12 +108,14 @@ def decoding_figures(hypotheses: Sequence[Hypothesis], audio_seconds: Sequence[f
             "rtf_search": search / audio if audio else 0.0, "rtf": (search + forward) / audio if audio else 0.0}
 
 
-def _claim(work: Path, graph_dir: Path, config: SearchConfig) -> None:
-    """Empty `work` of hypotheses that other settings or another graph made, and note these."""
+def _claim(work: Path, graph_dir: Path, config: SearchConfig, backend: str) -> None:
+    """Empty `work` of hypotheses that other settings, another graph or another backend made, and note these."""
     graph = graph_dir / "HCLG.fst"
     if not graph.is_file():
         raise UserError(f"{graph}: no such file; compile the graph first")
     wanted = {"search": dataclasses.asdict(config), "graph": file_digest(graph)}
+    if backend != SearchPool.backend:
+        wanted["backend"] = backend
     note = work / "search.json"
     if note.exists() and read_json(note) == wanted:
         return
@@ -122,20 +126,22 @@ def _claim(work: Path, graph_dir: Path, config: SearchConfig) -> None:
     write_json(note, wanted)
 
 
-def _forward(likelihoods: Callable[[int], np.ndarray], store: FrameStore, indices: Sequence[int]) -> Iterator[_Job]:
+def _forward(likelihoods: Callable[[int], np.ndarray], store: FrameStore, indices: Sequence[int]) -> Iterator[Job]:
     """The network's part, run as the queue of searches drains."""
     for index in indices:
         started = time.perf_counter()
         matrix = likelihoods(index)
-        yield _Job(store.utterances[index].id, matrix, time.perf_counter() - started)
+        yield Job(store.utterances[index].id, matrix, time.perf_counter() - started)
 
 
 class SearchPool:
     """Search threads and the graph they share, kept from one `decode_store` or `tune` to the next.
 
     The compiled search holds no interpreter lock, so threads run side by side on one graph in memory. `workers` 0
-    means one a core; with 1 everything is done in this thread.
+    means one a core; with 1 everything is done in this thread. k2/pool.py searches on a GPU in its place.
     """
+
+    backend = "cpu"
 
     def __init__(self, workers: int):
         self.workers = workers or available_cpus()
@@ -150,14 +156,18 @@ class SearchPool:
             self._threads.shutdown(cancel_futures=True)
         self._loaded.clear()
 
-    def decoder(self, graph_dir: Path, config: SearchConfig) -> Decoder:
+    def search(self, graph_dir: Path, config: SearchConfig, jobs: Iterator[Job]) -> Iterator[Decoded]:
+        """Results as they come, in no set order. Raises UserError as Decoder."""
+        return self._run(self._decoder(graph_dir, config), jobs)
+
+    def _decoder(self, graph_dir: Path, config: SearchConfig) -> Decoder:
         if graph_dir not in self._loaded:
             self._loaded.clear()
             self._loaded[graph_dir] = Decoder(graph_dir, config)
         return self._loaded[graph_dir].with_config(config)
 
-    def run(self, decoder: Decoder, jobs: Iterator[_Job]) -> Iterator[Decoded]:
-        """Results as they come, in no set order. A few matrices a thread are in memory at once."""
+    def _run(self, decoder: Decoder, jobs: Iterator[Job]) -> Iterator[Decoded]:
+        """A few matrices a thread are in memory at once."""
         if self._threads is None:
             yield from (_decode_job(decoder, job) for job in jobs)
             return
@@ -174,7 +184,7 @@ class SearchPool:
                 future.cancel()
 
 
-def _decode_job(decoder: Decoder, job: _Job) -> Decoded:
+def _decode_job(decoder: Decoder, job: Job) -> Decoded:
     paths: list[NbestPath] = []
     if decoder.config.nbest:
         hypothesis, paths = decoder.decode_nbest(job.log_likelihoods, job.id)
