@@ -112,7 +112,7 @@ class Decoder:
         """
         started = time.thread_time()
         found = self._search(log_likelihoods, 0.0, id)
-        return self._hypothesis(found, len(log_likelihoods), time.thread_time() - started, id)
+        return self.hypothesis(found, len(log_likelihoods), time.thread_time() - started, id)
 
     def decode_nbest(self, log_likelihoods: np.ndarray, id: str = "") -> tuple[Hypothesis, list[NbestPath]]:
         """The best path, and up to `config.nbest` distinct word sequences within `config.lattice_beam` of it, best
@@ -121,8 +121,8 @@ class Decoder:
         started = time.thread_time()
         lattice, found = self._lattice(log_likelihoods, id)
         paths = distinct_paths(lattice, self.config.nbest, self.config.acoustic_scale) if lattice else []
-        named = [NbestPath(self._named(path.words), path.graph_cost, path.acoustic_cost) for path in paths]
-        return self._hypothesis(found, len(log_likelihoods), time.thread_time() - started, id), named
+        named = [NbestPath(self.named(path.words), path.graph_cost, path.acoustic_cost) for path in paths]
+        return self.hypothesis(found, len(log_likelihoods), time.thread_time() - started, id), named
 
     def lattice(self, log_likelihoods: np.ndarray, id: str = "") -> Lattice | None:
         """All paths within `config.lattice_beam` of the best; None where no path survived."""
@@ -138,26 +138,31 @@ class Decoder:
         """None where there are no frames."""
         if len(log_likelihoods) == 0:
             return None
-        matrix = _checked(log_likelihoods, self.num_pdfs, id)
+        matrix = checked(log_likelihoods, self.num_pdfs, id)
         config = self.config
-        work = self._idle.pop() if self._idle else new_workspace(self.graph)
+        try:
+            work = self._idle.pop()
+        except IndexError:  # asked first, another thread might take the last one in between
+            work = new_workspace(self.graph)
         found = search(self.graph, work, matrix, config.acoustic_scale, config.insertion_penalty, config.beam,
                        config.max_active, config.min_active, lattice_beam)
         self._idle.append(work)
         return found
 
-    def _hypothesis(self, found: Found | None, frames: int, seconds: float, id: str) -> Hypothesis:
+    def hypothesis(self, found: Found | None, frames: int, seconds: float, id: str) -> Hypothesis:
+        """What a search of so many frames found (None: there was no frame)."""
         if found is None or not found.alive:
             return Hypothesis(id, (), 0.0, seconds, frames, False)
         acoustic_cost = (found.cost - found.graph_cost) / self.config.acoustic_scale
-        return Hypothesis(id, self._named(found.words.tolist()), found.cost, seconds, frames, found.reached_final,
+        return Hypothesis(id, self.named(found.words.tolist()), found.cost, seconds, frames, found.reached_final,
                           found.graph_cost, acoustic_cost)
 
-    def _named(self, ids: Sequence[int]) -> tuple[str, ...]:
+    def named(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """Words by their ids."""
         return tuple(self.words[word] for word in ids)
 
 
-def _checked(log_likelihoods: np.ndarray, num_pdfs: int, id: str) -> np.ndarray:
+def checked(log_likelihoods: np.ndarray, num_pdfs: int, id: str) -> np.ndarray:
     """The matrix as the compiled search reads it: float32, C order, writable (else it would be compiled anew)."""
     if log_likelihoods.ndim != 2 or log_likelihoods.shape[1] < num_pdfs:
         raise UserError(f"{id or 'utterance'}: the graph needs {num_pdfs} pdfs, the log-likelihoods have shape "

@@ -13,7 +13,7 @@ import numpy as np
 from numba import boolean, int64, njit
 from numba.typed import Dict
 
-from asr_distill.decode.links import LINKS, TOKENS, Trellis
+from asr_distill.decode.links import FRAMES, LINKS, TOKENS, Trellis
 
 
 class Lattice(NamedTuple):
@@ -24,6 +24,7 @@ class Lattice(NamedTuple):
     words: np.ndarray  # (arcs,) int32: word ids, 0 for none
     graph_costs: np.ndarray  # (arcs,) float32, insertion penalty included
     acoustic_costs: np.ndarray  # (arcs,) float32, unscaled
+    frames: np.ndarray  # (states,) int32: acoustic frames read before it; the last state stands one further
 
 
 class WordPath(NamedTuple):
@@ -38,13 +39,18 @@ def lattice_of(trellis: Trellis, acoustic_scale: float) -> Lattice:
     """The lattice of a finished search. Raises ValueError where the graph has a cycle of epsilons."""
     states = int(trellis.sizes[TOKENS])
     links = trellis.links[:trellis.sizes[LINKS]]
+    first_tokens = trellis.frames[:trellis.sizes[FRAMES] + 1, 0]
+    frames = np.repeat(np.arange(len(first_tokens) - 1, dtype=np.int32), np.diff(first_tokens))
     return make_lattice(states, links["source"], links["target"], links["word"], links["graph_cost"],
-                        links["acoustic_cost"] / np.float32(acoustic_scale))
+                        links["acoustic_cost"] / np.float32(acoustic_scale), frames)
 
 
 def make_lattice(states: int, sources: np.ndarray, targets: np.ndarray, words: np.ndarray, graph_costs: np.ndarray,
-                 acoustic_costs: np.ndarray) -> Lattice:
-    """From arcs in any order, by states in any order (the first of all and the last of all keep their places)."""
+                 acoustic_costs: np.ndarray, frames: np.ndarray | None = None) -> Lattice:
+    """From arcs in any order, by states in any order (the first of all and the last of all keep their places).
+
+    `frames` (states,): see Lattice; without them nothing can be said of times (posteriors.word_posteriors).
+    """
     order = np.argsort(sources, kind="stable")
     offsets = np.concatenate([[0], np.cumsum(np.bincount(sources, minlength=states))])
     ranks, found = _topological(offsets, targets[order])
@@ -53,7 +59,10 @@ def make_lattice(states: int, sources: np.ndarray, targets: np.ndarray, words: n
     sources, targets = ranks[sources], ranks[targets]
     order = np.argsort(sources, kind="stable")
     offsets = np.concatenate([[0], np.cumsum(np.bincount(sources, minlength=states))])
-    return Lattice(offsets, targets[order], words[order], graph_costs[order], acoustic_costs[order])
+    times = np.zeros(states, np.int32)
+    if frames is not None:
+        times[ranks] = frames
+    return Lattice(offsets, targets[order], words[order], graph_costs[order], acoustic_costs[order], times)
 
 
 @njit(nogil=True, cache=True)

@@ -92,6 +92,24 @@ def viterbi(graph: FstArrays, log_likelihoods: np.ndarray, scale: float, penalty
     return min((cost + float(graph.finals[state]), words) for state, (cost, words) in best.items())
 
 
+def random_graph(random: np.random.Generator, directory: Path, states: int = 6) -> FstArrays:
+    """Word arcs with and without labels, epsilons (forward only) with and without words, several final states."""
+    arcs = []
+    for source in range(states):
+        for target in random.integers(0, states, size=3).tolist():
+            arcs.append((source, int(random.integers(1, 5)), int(random.integers(0, 3)), random.random(), target))
+        if source < states - 1:
+            arcs.append((source, 0, int(random.integers(0, 3)), random.normal(0.3, 0.4),
+                         int(random.integers(source + 1, states))))
+    finals = np.where(random.random(states) < 0.5, random.random(states), np.inf).astype(np.float32)
+    finals[-1] = 0.25
+    fst = FstArrays.from_arcs(0, finals, *(np.array(column) for column in zip(*arcs, strict=True)))
+    directory.mkdir(exist_ok=True)
+    fst.write(directory / "HCLG.fst")
+    (directory / "words.txt").write_text("<eps> 0\na 1\nb 2\n")
+    return fst
+
+
 @dataclass(frozen=True)
 class ToyUtterance:
     id: str

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from decode_toy import LEXICON, NUM_PDFS, WORDS, toy_corpus, toy_graph, viterbi
+from decode_toy import LEXICON, NUM_PDFS, WORDS, random_graph, toy_corpus, toy_graph, viterbi
 
 from asr_distill.decode.decoder import Decoder, SearchConfig
 from asr_distill.decode.lattice import Lattice, distinct_paths, make_lattice
@@ -56,24 +56,6 @@ def test_distinct_paths_equal_the_enumeration(seed: int) -> None:
     for path, (_, costs) in zip(found, expected, strict=False):
         assert path[1:] == (pytest.approx(costs[1], abs=1e-5), pytest.approx(costs[2], abs=1e-5))
     assert len(distinct_paths(lattice, 10_000, 0.5)) == len(best)
-
-
-def random_graph(random: np.random.Generator, directory: Path, states: int = 6) -> FstArrays:
-    """Word arcs with and without labels, epsilons (forward only) with and without words, several final states."""
-    arcs = []
-    for source in range(states):
-        for target in random.integers(0, states, size=3).tolist():
-            arcs.append((source, int(random.integers(1, 5)), int(random.integers(0, 3)), random.random(), target))
-        if source < states - 1:
-            arcs.append((source, 0, int(random.integers(0, 3)), random.normal(0.3, 0.4),
-                         int(random.integers(source + 1, states))))
-    finals = np.where(random.random(states) < 0.5, random.random(states), np.inf).astype(np.float32)
-    finals[-1] = 0.25
-    fst = FstArrays.from_arcs(0, finals, *(np.array(column) for column in zip(*arcs, strict=True)))
-    directory.mkdir(exist_ok=True)
-    fst.write(directory / "HCLG.fst")
-    (directory / "words.txt").write_text("<eps> 0\na 1\nb 2\n")
-    return fst
 
 
 def graph_paths(fst: FstArrays, matrix: np.ndarray, scale: float, penalty: float) -> Costs:
