@@ -18,7 +18,7 @@ from asr_distill.acoustic.model import AcousticModel, log_priors_of
 from asr_distill.acoustic.network import build_network, num_parameters
 from asr_distill.acoustic.priors import mean_posteriors
 from asr_distill.acoustic.sampling import sampler_for
-from asr_distill.acoustic.targets import Targets
+from asr_distill.acoustic.targets import Targets, check_pdfs
 from asr_distill.acoustic.trainer import train
 from asr_distill.features.cmvn import Cmvn
 from asr_distill.files import read_json, write_json
@@ -37,12 +37,13 @@ def fit(data: TrainingData, targets: Targets, cmvn: Cmvn, network: NetworkConfig
     `cmvn` must be what `data` was normalised with. `priors`: of the aligned pdf-ids, or the network's own mean
     posteriors over a sample of the frames trained on. `initial`: the weights to start from, by their names in the
     network, in place of those that `seed` draws. `change`: done to the network before it gets them. Raises UserError
-    as `train` does. Among the figures: `accuracy` on the held-out frames and `train_accuracy` on frames trained on,
-    both of the network that is saved.
+    as `train` does, and for teachers of another number of pdfs. Among the figures: `accuracy` on the held-out frames
+    and `train_accuracy` on frames trained on, both of the network that is saved.
     """
     record = out / "training.json"
     if record.is_file():
         return read_json(record)
+    check_pdfs(targets, data.num_pdfs, label)
     work = out / "work"
     work.mkdir(parents=True, exist_ok=True)
     built = build_network(network, data.num_coefficients, data.num_pdfs, seed=seed)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from asr_distill.acoustic.losses import cross_entropy_rows, mean_over_rows
+from asr_distill.errors import UserError
 
 
 class Targets(Protocol):
@@ -17,6 +18,24 @@ class Targets(Protocol):
 
     def to(self, device: torch.device) -> Targets:
         """The same targets with their data on `device`."""
+
+
+@runtime_checkable
+class OverPdfs(Protocol):
+    """Targets that say over how many pdfs they are: those of teachers."""
+
+    num_pdfs: int
+
+
+def check_pdfs(targets: Targets, num_pdfs: int, label: str) -> None:
+    """Raises UserError where the teachers' pdfs are not as many as the alignment's `num_pdfs`.
+
+    So a teacher over phones is refused to a student over sentencepiece units, as of any two senone trees.
+    """
+    if isinstance(targets, OverPdfs) and targets.num_pdfs != num_pdfs:
+        raise UserError(f"{label}: the teachers tell {targets.num_pdfs} senones apart, the alignment has {num_pdfs}: "
+                        "they are of two senone trees (other units, or another tree); train the teachers and write the "
+                        "soft targets with this alignment's tree")
 
 
 class HardTargets:

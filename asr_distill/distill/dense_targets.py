@@ -20,7 +20,7 @@ class DenseTargets(MixedTargets):
 
     def __init__(self, logits: torch.Tensor, temperature: float, config: DistillConfig,
                  pdf_ids: torch.Tensor | None):
-        super().__init__(temperature, config, pdf_ids)
+        super().__init__(temperature, config, pdf_ids, logits.shape[1])
         if pdf_ids is not None and len(pdf_ids) != len(logits):
             raise ValueError(f"logits of {len(logits)} frames but {len(pdf_ids)} pdf-ids")
         self.probabilities = torch.softmax(logits.float() / temperature, 1)  # (num_frames, pdfs)
@@ -39,7 +39,8 @@ class StoredDenseTargets(StoredTargets):
 
     def __init__(self, log_posteriors: np.ndarray, temperature: float, config: DistillConfig,
                  pdf_ids: torch.Tensor | None, *, rows: np.ndarray | None = None):
-        super().__init__({"log_posteriors": log_posteriors}, temperature, config, pdf_ids, rows)
+        pdfs = log_posteriors.shape[1]
+        super().__init__({"log_posteriors": log_posteriors}, temperature, config, pdf_ids, pdfs, rows)
 
     def soft_loss(self, frames: torch.Tensor, dtype: torch.dtype) -> RowLoss:
         stored = self.rows_of(frames)["log_posteriors"].float()

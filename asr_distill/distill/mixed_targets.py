@@ -18,13 +18,14 @@ class MixedTargets:
     """A soft loss at `temperature`, mixed with hard pdf-ids where config.hard_weight > 0.
 
     pdf_ids (num_frames,) may be None where the hard weight is 0; a frame whose pdf-id is -1 (nobody has transcribed it)
-    has its soft target alone. Raises ValueError for a hard weight without pdf-ids.
+    has its soft target alone. num_pdfs: the teachers' (acoustic.targets.OverPdfs). Raises ValueError for a hard weight
+    without pdf-ids.
     """
 
-    def __init__(self, temperature: float, config: DistillConfig, pdf_ids: torch.Tensor | None):
+    def __init__(self, temperature: float, config: DistillConfig, pdf_ids: torch.Tensor | None, num_pdfs: int):
         if config.hard_weight and pdf_ids is None:
             raise ValueError("hard_weight > 0 needs pdf_ids")
-        self.temperature, self.config = temperature, config
+        self.temperature, self.config, self.num_pdfs = temperature, config, num_pdfs
         self.pdf_ids = pdf_ids.long() if pdf_ids is not None else None
 
     def to(self: Self, device: torch.device) -> Self:

@@ -120,7 +120,7 @@ class OnlineTargets(MixedTargets):
 
     def __init__(self, ensemble: Ensemble, store: FrameStore, settings: SoftTargetConfig, config: DistillConfig,
                  pdf_ids: torch.Tensor | None, device: torch.device, *, rows: np.ndarray | None = None):
-        super().__init__(settings.temperature, config, pdf_ids)
+        super().__init__(settings.temperature, config, pdf_ids, ensemble.num_pdfs)
         frames = store.num_frames if rows is None else len(rows)
         if pdf_ids is not None and len(pdf_ids) != frames:
             raise UserError(f"{store.directory}: {frames} frames but the alignment has {len(pdf_ids)}: align this "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,8 +25,8 @@ class StoredTargets(MixedTargets):
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], temperature: float, config: DistillConfig,
-                 pdf_ids: torch.Tensor | None, rows: np.ndarray | None = None):
-        super().__init__(temperature, config, pdf_ids)
+                 pdf_ids: torch.Tensor | None, num_pdfs: int, rows: np.ndarray | None = None):
+        super().__init__(temperature, config, pdf_ids, num_pdfs)
         frames = len(next(iter(arrays.values())))
         if rows is not None and len(rows) and not 0 <= rows.min() <= rows.max() < frames:
             raise UserError(f"soft targets have {frames} frames but row {rows.max()} is asked for: write the soft "
@@ -34,9 +34,18 @@ class StoredTargets(MixedTargets):
         if pdf_ids is not None and len(pdf_ids) != (frames if rows is None else len(rows)):
             raise UserError(f"soft targets have {frames if rows is None else len(rows)} frames but the alignment has "
                             f"{len(pdf_ids)}: write the soft targets of this store again")
+        self.files = dict(arrays)
         self.arrays = {name: _mapped(array) for name, array in arrays.items()}
         self.rows = torch.from_numpy(rows) if rows is not None else None
         self.device = torch.device("cpu")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: memory maps go by name, and are opened there."""
+        return self.__dict__ | {"arrays": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.arrays = {name: _mapped(array) for name, array in self.files.items()}
 
     def to(self: Self, device: torch.device) -> Self:
         """Copies the arrays to `device` where they fit; else they stay in memory maps and batches are copied."""

@@ -28,7 +28,7 @@ class SoftTargets(StoredTargets):
                  rows: np.ndarray | None = None):
         ids = store.ids.view(np.int16) if store.ids.dtype == np.uint16 else store.ids
         super().__init__({"ids": ids, "probabilities": store.probabilities, "remainder": store.remainder},
-                         store.temperature, config, pdf_ids, rows)
+                         store.temperature, config, pdf_ids, store.num_pdfs, rows)
 
     @staticmethod
     def open(directory: Path, config: DistillConfig, pdf_ids: torch.Tensor | None, *,

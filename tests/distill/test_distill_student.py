@@ -13,13 +13,16 @@ from asr_distill.acoustic.accuracy import frame_accuracy
 from asr_distill.acoustic.config import DataConfig, NetworkConfig, TrainerConfig
 from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.ensemble import Ensemble
+from asr_distill.acoustic.fit import fit
 from asr_distill.acoustic.model import AcousticModel, log_priors_of
 from asr_distill.acoustic.network import build_network
 from asr_distill.acoustic.targets import HardTargets, Targets
 from asr_distill.acoustic.trainer import train
 from asr_distill.distill.config import DistillConfig, SoftTargetConfig
+from asr_distill.distill.online import OnlineTargets
 from asr_distill.distill.soft_store import write_soft_targets
 from asr_distill.distill.targets import SoftTargets
+from asr_distill.errors import UserError
 from asr_distill.features.cmvn import Cmvn
 
 CPU = torch.device("cpu")
@@ -75,3 +78,27 @@ def test_student_of_the_teachers_shape_reaches_the_teacher(tmp_path: Path) -> No
         frames += len(mine)
     assert divergence / frames < 0.05
     assert agree / frames > 0.9
+
+
+@pytest.mark.parametrize("form", ["top_k", "compact", "dense", "online"])
+def test_teachers_of_another_senone_tree_are_refused(tmp_path: Path, form: str) -> None:
+    """Teachers over phones, a student over sentencepiece units: other pdfs for the same frames."""
+    store, alignment, cmvn = synthetic(utterances=10, pdfs=PDFS, seed=1)
+    _, other, _ = synthetic(utterances=10, pdfs=PDFS - 5, seed=1)
+    data = TrainingData.build(store, other, cmvn, SPLIT, CPU, **CONTEXT)
+    shape = NetworkConfig(layers=1, width=8, left=3, right=3)
+    priors = log_priors_of(torch.ones(PDFS))
+    teachers = Ensemble([AcousticModel(build_network(shape, data.num_coefficients, PDFS, seed=1), cmvn, priors, shape)])
+    if form == "online":
+        targets: Targets = OnlineTargets(teachers, store, SoftTargetConfig(precision="float32"), DistillConfig(),
+                                         data.pdf_ids, CPU)
+    else:
+        write_soft_targets(teachers, store, tmp_path / "soft", SoftTargetConfig(form=form), CPU)  # type: ignore[arg-type]
+        targets = SoftTargets.open(tmp_path / "soft", DistillConfig(), data.pdf_ids)
+    message = f"student: the teachers tell {PDFS} senones apart, the alignment has {PDFS - 5}: they are of two senone"
+    with pytest.raises(UserError, match=message):
+        fit(data, targets, cmvn, shape, CONFIG, seed=1, out=tmp_path / "student", label="student")
+    assert not (tmp_path / "student" / "weights.safetensors").exists()
+    right = TrainingData.build(store, alignment, cmvn, SPLIT, CPU, **CONTEXT)
+    few = replace(CONFIG, max_updates=2, evaluate_updates=2)
+    fit(right, targets, cmvn, shape, few, seed=1, out=tmp_path / "right", label="student")

@@ -20,7 +20,7 @@ class CompactTargets(StoredTargets):
 
     def __init__(self, store: CompactStore, config: DistillConfig, pdf_ids: torch.Tensor | None, *,
                  rows: np.ndarray | None = None):
-        super().__init__({"codes": store.codes}, store.temperature, config, pdf_ids, rows)
+        super().__init__({"codes": store.codes}, store.temperature, config, pdf_ids, store.num_pdfs, rows)
         self.codec = store.codec
         self.vectors: dict[torch.dtype, torch.Tensor] = {}  # folded, by type
 
