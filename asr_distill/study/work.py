@@ -17,7 +17,7 @@ from asr_distill.command import describe
 from asr_distill.config import load_settings
 from asr_distill.device import device_of
 from asr_distill.errors import UserError
-from asr_distill.executor import Workers, available_cpus
+from asr_distill.executor import available_cpus, local_executor
 from asr_distill.files import write_json
 from asr_distill.logs import log, to_terminal
 from asr_distill.progress import Progress
@@ -62,12 +62,12 @@ def run_study(study: Study, points: Sequence[PlannedPoint], folder: Path, device
     """
     failures: dict[Path, str] = {}
     total = len({node.directory for planned in points for node in planned.pending})
-    with Workers(workers, **_initializer(workers)) as pool, \
+    with local_executor(workers, **_initializer(workers)) as pool, \
             Progress(f"study {study.name}", total, "stages") as progress:
         def run(parts: Iterable[tuple[PlannedPoint, Iterable[Node]]]) -> None:
             chains = (chain for planned, nodes in parts  # lazy: what failed or was made by then is left out
                       if (chain := _chain(study, points, planned, nodes, failures, device)))
-            for chain, errors in pool.run(carry_out, chains):
+            for chain, errors in pool.run(carry_out, chains, threads=0):
                 failures.update(errors)
                 progress.update(len(chain.stages), chain.title)
                 link(next(planned for planned in points if planned.label == chain.label), folder)

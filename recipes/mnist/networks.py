@@ -20,7 +20,7 @@ from asr_distill.acoustic.precision import choose_precision
 from asr_distill.acoustic.targets import HardTargets, Targets
 from asr_distill.distill.config import DistillConfig
 from asr_distill.distill.dense_targets import DenseTargets
-from asr_distill.executor import Workers, available_cpus
+from asr_distill.executor import available_cpus, local_executor
 from asr_distill.files import read_array, write_array
 from asr_distill.logs import log, to_terminal
 from recipes.mnist.images import Errors, chosen_images, load_digits, logits_of, scaling, training_data
@@ -64,8 +64,8 @@ def train_networks(jobs: Sequence[Job], device: torch.device, workers: int) -> d
     workers = min(len(jobs), workers or (1 if device.type == "cuda" else available_cpus()))
     tasks = [(job, str(device), threads_of(place, len(jobs), workers)) for place, job in enumerate(jobs)]
     figures: dict[str, dict[str, Any]] = {}
-    with Workers(workers, initializer=None if workers == 1 else _begin_worker) as pool:
-        for (job, *_), found in pool.run(train_network, tasks):
+    with local_executor(workers, initializer=None if workers == 1 else _begin_worker) as pool:
+        for (job, *_), found in pool.run(train_network, tasks, threads=0):
             figures[job.name] = found
             log.info("%s: %s (%d of %d networks)", job.label, ", ".join(
                 f"{errors['errors']} errors in {errors['images']:,} {split} images"

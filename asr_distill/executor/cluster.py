@@ -1,0 +1,164 @@
+"""Dask: workers on this machine, or wherever a scheduler has them. Losing some of them is Dask's to mend."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import pickle
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from asr_distill.errors import UserError
+from asr_distill.executor.base import ATTEMPTS, Context, Executor, Job, available_cpus
+from asr_distill.executor.processes import script_shown
+from asr_distill.executor.task import Failure, Outcome, Task, lost_too_often
+from asr_distill.logs import log
+
+try:
+    import dask
+    import distributed
+    from distributed.scheduler import KilledWorker
+except ImportError as error:
+    raise UserError(f"--executor dask: {error}; install it with pip install 'asr-distill[dask]', or use --executor "
+                    "processes") from None
+
+_LOOPBACK = "127.0.0.1"
+_CONNECT = 60.0  # seconds for a scheduler to answer
+_CONFIG = {
+    "distributed.admin.tick.limit": "1h",  # a busy machine is no news
+    "distributed.comm.timeouts.connect": "120s",
+    "distributed.comm.timeouts.tcp": "120s",
+    "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
+    "distributed.scheduler.worker-saturation": 1.0,  # a worker that dies casts suspicion on no job but its own
+    "distributed.worker.memory.target": False, "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False, "distributed.worker.memory.terminate": False,
+}
+
+
+class DaskCluster(Executor):
+    """`scheduler`: tcp://HOST:PORT or a scheduler file; empty: a cluster of `workers` processes of this machine.
+
+    Raises UserError where the scheduler does not answer.
+    """
+
+    def __init__(self, workers: int = 0, scheduler: str = ""):
+        self._config = dask.config.set(_CONFIG)
+        self._local: distributed.LocalCluster | None = None
+        if scheduler:
+            self._client = _connect(scheduler)
+            self.workers = workers or max(1, len(self._threads()))
+            log.info("Dask: %d workers at %s", len(self._threads()), scheduler)
+        else:
+            self.workers = workers or available_cpus()
+            with script_shown(False):
+                self._local = distributed.LocalCluster(
+                    n_workers=self.workers, threads_per_worker=1, processes=True, host=_LOOPBACK, scheduler_port=0,
+                    dashboard_address=f"{_LOOPBACK}:0", memory_limit=None, silence_logs=logging.CRITICAL)
+            self._client = distributed.Client(self._local, set_as_default=False)
+            log.info("Dask: %d workers of this machine, status page %s", self.workers, self._local.dashboard_link)
+
+    def _threads(self) -> list[int]:
+        return list(self._client.nthreads().values())
+
+    def run(self, function: Callable[..., Any], jobs: Iterable[Job], *, context: Context | None = None,
+            name: Callable[[Job], str] | None = None, threads: int = 1) -> Iterator[tuple[Job, Any]]:
+        label = f"asr-distill-{uuid.uuid4().hex}"
+        task = Task(function, context, threads).pickled()
+        self._client.register_plugin(_List(label, task, os.getcwd(), list(sys.path)), name=label)
+        stream = enumerate(jobs, 1)
+        pending: dict[distributed.Future, tuple[int, Job]] = {}
+
+        def submit() -> Iterator[distributed.Future]:
+            """As many as keep all workers busy, also those that a cluster is about to get."""
+            for number, job in itertools.islice(stream, max(0, 2 * max(self.workers, sum(self._threads()))
+                                                            - len(pending))):
+                future = self._client.submit(_carry_out, label, pickle.dumps(job), key=f"{label}-{number}", pure=False)
+                pending[future] = number, job
+                yield future
+
+        try:
+            done = distributed.as_completed(submit(), loop=self._client.loop)
+            for future in done:
+                number, job = pending.pop(future)
+                called = name(job) if name else f"job {number}"
+                result = _outcome(future, called).unwrap(called)
+                for more in submit():
+                    done.add(more)
+                yield job, result
+        finally:
+            self._client.cancel(list(pending), force=True)
+            self._client.unregister_worker_plugin(label)
+
+    def close(self) -> None:
+        self._client.close()
+        if self._local is not None:
+            self._local.close()
+        self._config.__exit__(None, None, None)
+
+
+def _connect(scheduler: str) -> distributed.Client:
+    try:
+        if "://" in scheduler:
+            return distributed.Client(scheduler, timeout=_CONNECT, set_as_default=False)
+        if not Path(scheduler).is_file():
+            raise UserError(f"--scheduler {scheduler}: no such file; give tcp://HOST:PORT, or the file that `dask "
+                            "scheduler --scheduler-file` wrote")
+        return distributed.Client(scheduler_file=scheduler, timeout=_CONNECT, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--scheduler {scheduler}: no Dask scheduler answers there ({' '.join(str(error).split())}); "
+                        "start one with `dask scheduler`") from None
+
+
+def _outcome(future: distributed.Future, job: str) -> Outcome:
+    """Raises UserError where Dask has none."""
+    try:
+        return future.result()
+    except KilledWorker:
+        raise lost_too_often(job) from None
+    except Exception as error:  # Dask's: the scheduler went away, a worker has another environment
+        raise UserError(f"{job}: lost by Dask ({type(error).__name__}: {' '.join(str(error).split())}); do scheduler "
+                        "and workers run, with the same Python environment? Finished work is kept") from None
+
+
+class _List(distributed.WorkerPlugin):
+    """Brings a list to every worker, also to those that come later. Its context is made at a worker's first job."""
+
+    def __init__(self, label: str, task: bytes, folder: str, path: list[str]):
+        self.label, self.task, self.folder, self.path = label, task, folder, path
+
+    def setup(self, worker: distributed.Worker) -> None:
+        _LISTS[self.label] = self
+
+    def teardown(self, worker: distributed.Worker) -> None:
+        _LISTS.pop(self.label, None)
+        _OPEN.pop(self.label, None)
+
+    def open(self) -> Task:
+        """In the folder that the client works in, and with its modules."""
+        try:
+            os.chdir(self.folder)
+        except OSError as error:
+            raise UserError(f"{self.folder}: {error.strerror} on the machine of a Dask worker; all machines need the "
+                            "same file system") from None
+        sys.path += [place for place in self.path if place not in sys.path]
+        return Task.unpickled(self.task)
+
+
+_LISTS: dict[str, _List] = {}  # of this worker process
+_OPEN: dict[str, Task] = {}
+_ONE = threading.Lock()  # one job at a time in a process: torch's threads and the folder are the whole process's
+
+
+def _carry_out(label: str, job: bytes) -> Outcome:
+    with _ONE:
+        try:
+            if label not in _OPEN:
+                _OPEN[label] = _LISTS[label].open()
+            return _OPEN[label](pickle.loads(job))
+        except Exception as error:
+            return Outcome(failure=Failure.of(error))

@@ -1,0 +1,31 @@
+"""Executors of every kind; Dask's where it is installed (it is among the extras of `make test`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from asr_distill.executor import Executor, ExecutorSettings, open_executor
+
+
+@pytest.fixture(scope="session", params=["serial", "processes", "dask"])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    """One for all tests of the session: starting workers takes seconds."""
+    if request.param == "dask":
+        pytest.importorskip("distributed")
+    opened = open_executor(ExecutorSettings(request.param, 0 if request.param == "serial" else 2))
+    assert opened is not None
+    with opened:
+        yield opened
+
+
+@pytest.fixture(params=["processes", "dask"])
+def several(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    """Two workers of its own, which a test may kill."""
+    if request.param == "dask":
+        pytest.importorskip("distributed")
+    opened = open_executor(ExecutorSettings(request.param, 2))
+    assert opened is not None
+    with opened:
+        yield opened

@@ -1,0 +1,92 @@
+"""What serial, processes and Dask must all do."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import executor_jobs
+import pytest
+
+from asr_distill.errors import UserError
+from asr_distill.executor import Context, Executor, ExecutorSettings, open_executor
+
+
+def test_every_job_once_and_one_context_a_worker(executor: Executor, tmp_path: Path) -> None:
+    context = Context(executor_jobs.build, (7, str(tmp_path)))
+    done = list(executor.run(executor_jobs.shifted_square, iter(range(40)), context=context))
+    assert sorted(done) == [(n, n * n + 7) for n in range(40)]
+    notes = [path.read_text() for path in tmp_path.iterdir()]
+    assert 1 <= len(notes) <= executor.workers and set(notes) == {"x"}
+
+
+def test_the_next_list_has_its_own_context(executor: Executor, tmp_path: Path) -> None:
+    for offset in (1, 2):
+        context = Context(executor_jobs.build, (offset, str(tmp_path)))
+        assert dict(executor.run(executor_jobs.shifted_square, range(3), context=context)) == {
+            n: n * n + offset for n in range(3)}
+    assert list(executor.run(executor_jobs.square, [])) == []
+
+
+def test_a_jobs_error_reaches_the_caller_and_the_executor_goes_on(executor: Executor) -> None:
+    with pytest.raises(UserError, match=r"^job -1: negative$"):
+        list(executor.run(executor_jobs.square, [1, -1, 2]))
+    assert dict(executor.run(executor_jobs.square, range(5))) == {n: n * n for n in range(5)}
+
+
+def test_a_fault_names_its_utterance(executor: Executor) -> None:
+    with pytest.raises(UserError, match=r"^utterance 0: ZeroDivisionError: .*executor_jobs\.py, line \d+"):
+        list(executor.run(executor_jobs.divide_all, [[1, 2], [3, 0, 4]]))
+
+
+def test_a_fault_outside_an_utterance_names_its_job(executor: Executor) -> None:
+    with pytest.raises(UserError, match=r"^the number 7: TypeError"):
+        list(executor.run(executor_jobs.divide_all, [7], name=lambda job: f"the number {job}"))
+
+
+def test_leaving_early_leaves_nothing_behind(executor: Executor) -> None:
+    for value, (squared, _) in executor.run(executor_jobs.slow_square, range(100)):
+        assert squared == value * value
+        break
+    assert dict(executor.run(executor_jobs.square, range(5))) == {n: n * n for n in range(5)}
+
+
+def test_workers_are_where_the_caller_is_with_threads_as_told(executor: Executor) -> None:
+    for threads in (1, 2):
+        for _, found in executor.run(executor_jobs.folder_and_threads, range(4), threads=threads):
+            assert found == (os.getcwd(), threads)
+
+
+def test_a_killed_workers_jobs_are_done_again(several: Executor) -> None:
+    done, killed = {}, 0
+    for value, (squared, pid) in several.run(executor_jobs.slow_square, range(16)):
+        done[value] = squared
+        assert pid != os.getpid()
+        if not killed:
+            killed = pid
+            os.kill(pid, signal.SIGKILL)
+    assert done == {n: n * n for n in range(16)}
+
+
+def test_a_job_that_kills_its_workers_is_named(several: Executor) -> None:
+    with pytest.raises(UserError, match=r"^number 3: its worker process was killed 3 times"):
+        list(several.run(executor_jobs.die_at_three, range(6), name=lambda value: f"number {value}"))
+    assert dict(several.run(executor_jobs.square, range(5))) == {n: n * n for n in range(5)}
+
+
+def test_none_is_none() -> None:
+    assert open_executor(ExecutorSettings()) is None
+
+
+def test_a_scheduler_that_is_not_there(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    with pytest.raises(UserError, match=r"none\.json: no such file; give tcp://"):
+        open_executor(ExecutorSettings("dask", 0, str(tmp_path / "none.json")))
+
+
+def test_wrong_settings() -> None:
+    with pytest.raises(ValueError, match="workers must be"):
+        ExecutorSettings("processes", -1)
+    with pytest.raises(ValueError, match="a scheduler is of use"):
+        ExecutorSettings("processes", 2, "tcp://x:1")
