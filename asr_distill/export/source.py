@@ -15,6 +15,7 @@ from asr_distill.features.fbank import FbankConfig
 from asr_distill.hmm.model import HmmModel
 from asr_distill.lang.fst_arrays import FstArrays
 from asr_distill.lang.lang import Lang
+from asr_distill.lang.lexicon import SILENCE_PHONE
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,14 @@ class Source:
     features: FbankConfig
 
     @staticmethod
-    def open(directory: Path) -> Source:
-        """`directory`: a recogniser, or the folder of an experiment that has exported one.
+    def open(directory: Path, *, check_graph: bool = True) -> Source:
+        """`directory`: a recogniser, or the folder of an experiment that has exported one; `check_graph` False skips
+        the digest of its search graph.
 
         Raises UserError where a file is missing, damaged, or of an older export that lacks the network's weights.
         """
         directory = recogniser_in(Path(directory))
-        bundle = Bundle.load(directory, check_sources=True)
+        bundle = Bundle.load(directory, check_graph=check_graph, check_sources=True)
         for name in SOURCE_FILES:
             if not (directory / name).is_file():
                 raise UserError(f"{directory}: holds no {name}, so no other form can be made from it; run the recipe's "
@@ -46,6 +48,13 @@ class Source:
     def graph(self) -> FstArrays:
         """HCLG: input label pdf + 1, output label word id."""
         return FstArrays.read(self.directory / GRAPH_FILE)
+
+    def silence_pdfs(self) -> list[int]:
+        """The pdfs of the silence phone's states, whatever phones are around it."""
+        phone, tree = self.lang.phone_ids[SILENCE_PHONE], self.hmm.tree
+        around = range(len(self.hmm.phones) + 1) if tree.context_width > 1 else range(1)
+        return sorted({tree.pdf(left, phone, right, state) for state in range(self.hmm.states[phone - 1])
+                       for left in around for right in around})
 
 
 def recogniser_in(directory: Path) -> Path:

@@ -30,7 +30,6 @@ from asr_distill.export.word_columns import WordColumns, with_word_columns
 from asr_distill.features.fbank import FbankConfig
 from asr_distill.files import write_text
 from asr_distill.lang.fst_arrays import FstArrays
-from asr_distill.lang.lexicon import SILENCE_PHONE
 
 NETWORK, GRAPH, TOKENS = "model.onnx", "HCLG.fst", "tokens.txt"
 BEAM = 16.0  # of the runtime's FasterDecoder; it cannot be set
@@ -63,7 +62,7 @@ class SherpaExporter:
         _check_features(source.features)
         num_pdfs, stretch = source.model.num_pdfs, BEAM / source.search.beam
         emission = StreamingEmission(source.model, round(settings.block_ms / source.features.frame_shift_ms),
-                                     source.search.acoustic_scale * stretch, silence=silence_pdfs(source))
+                                     source.search.acoustic_scale * stretch, silence=source.silence_pdfs())
         graph = runtime_graph(source.graph(), source.search, stretch)
         none = np.zeros(0, np.int32)
         marked = with_word_columns(graph, num_pdfs) if settings.text else WordColumns(graph, none, none)
@@ -94,14 +93,6 @@ def runtime_graph(graph: FstArrays, search: SearchConfig, stretch: float) -> Fst
     weights = (graph.weights + search.insertion_penalty * (graph.olabels > 0)) * stretch
     finals = np.where(np.isinf(graph.finals), UNFINISHED, graph.finals) * stretch
     return replace(graph, weights=weights.astype(np.float32), finals=finals.astype(np.float32))
-
-
-def silence_pdfs(source: Source) -> list[int]:
-    """The pdfs of the silence phone's states, whatever phones are around it."""
-    phone, tree = source.lang.phone_ids[SILENCE_PHONE], source.hmm.tree
-    around = range(len(source.hmm.phones) + 1) if tree.context_width > 1 else range(1)
-    return sorted({tree.pdf(left, phone, right, state) for state in range(source.hmm.states[phone - 1])
-                   for left in around for right in around})
 
 
 class _Zipformer2Ctc(nn.Module):
