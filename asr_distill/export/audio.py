@@ -66,8 +66,12 @@ def _blocks(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
             resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
             size = int(READ_SECONDS * file.samplerate)
             while len(block := file.read(size, dtype="float32", always_2d=True)):  # (samples, channels)
+                if not np.isfinite(block).all():
+                    raise UserError(f"{path}: holds samples that are no numbers (NaN or infinity); make it again")
                 yield resampler.resample_chunk(np.ascontiguousarray(block.mean(1)))
             yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
     except soundfile.SoundFileError as error:
         raise UserError(f"{path}: not a readable sound file ({str(error).rsplit(': ', 1)[-1].strip()}); "
                         "give wav, flac, ogg or mp3, or copy it again if it is truncated") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None

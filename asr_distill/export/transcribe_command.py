@@ -3,48 +3,96 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
+import os
 import sys
 from pathlib import Path
 
 from asr_distill.errors import UserError
+from asr_distill.executor import available_cpus
+from asr_distill.export import live_command
+
+FORM_NAMES = ("json", "srt", "ctm")  # of forms.FORMS; plain text without a flag
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=Path, metavar="DIR", help="an exported recogniser (a recipe's export stage)")
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE",
-                        help="sound files: wav, flac, ogg, mp3; any rate, channels and length")
-    parser.add_argument("--json", action="store_true",
-                        help="a JSON object a line and file, with start, end (seconds) and confidence of every word")
+    parser.add_argument("files", type=Path, nargs="*", metavar="FILE",
+                        help="sound files (wav, flac, ogg, mp3; any rate, channels and length) and folders of them")
+    form = parser.add_mutually_exclusive_group()
+    for name, text in zip(FORM_NAMES, (
+            "a JSON object a line and file, with start, end (seconds) and confidence of every word",
+            "subtitles (SubRip)", "NIST's CTM: file, channel, start, duration, word, confidence"), strict=True):
+        form.add_argument(f"--{name}", action="store_true", help=text)
+    parser.add_argument("--nbest", type=int, default=0, metavar="N",
+                        help="N different texts with their posteriors (plain text and JSON)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER",
+                        help="a file for each recording below FOLDER; what is there already is not done again")
+    parser.add_argument("--force", action="store_true", help="with --out: do again what is there already")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N",
+                        help="recordings at a time (0: one a core; default 1)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of the network (default 1)")
     parser.add_argument("--skip-graph-check", action="store_true",
                         help="do not compare the large search graph with its digest: starts sooner")
+    live_command.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a transcript per file; a file that cannot be read is reported, and the others still come. 1 if any."""
-    from asr_distill.export.transcribe import Transcriber  # heavy: not for --help
+    """A transcript per recording; one that cannot be read is reported, and the others still come. 1 if any."""
+    if arguments.stream:
+        return live_command.run(arguments)
+    if not arguments.files:
+        raise UserError("no sound files given; name some, or --stream for sound from standard input")
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        print("asr-distill: error: interrupted; what --out holds is kept: the same command goes on from there",
+              file=sys.stderr, flush=True)
+        os._exit(130)  # at once: threads inside compiled code cannot be told to end, and leave nothing half done
 
-    if arguments.threads < 1:
-        raise UserError(f"--threads {arguments.threads}: must be at least 1")
+
+def _run(arguments: argparse.Namespace) -> int:
+    from asr_distill.export.batch import Watch, transcribe_all  # heavy: not for --help
+    from asr_distill.export.forms import FORMS
+    from asr_distill.export.output import InFolder, Output, Printed
+    from asr_distill.export.recordings import find_recordings
+    from asr_distill.export.transcribe import Transcriber
+
+    name = next((name for name in FORM_NAMES if getattr(arguments, name)), "text")
+    form = FORMS[name]
+    _check(arguments)
+    if arguments.nbest and not form.alternatives:
+        raise UserError(f"--{name} has no place for n best; use --json or plain text with --nbest")
+    recordings = find_recordings(arguments.files)
+    output: Output
+    if arguments.out:
+        folder = output = InFolder(form, arguments.out, recordings)
+        todo = recordings if arguments.force else folder.unfinished(recordings)
+        if len(todo) < len(recordings):
+            print(f"asr-distill: {len(recordings) - len(todo)} of {len(recordings)} recordings are in {arguments.out} "
+                  "already (--force does them again)", file=sys.stderr)
+    else:
+        todo, output = recordings, Printed(form, len(recordings) > 1)
+    if not todo:
+        return 0
     transcriber = Transcriber(arguments.directory, threads=arguments.threads,
                               check_graph=not arguments.skip_graph_check)
     failed = 0
-    for path in arguments.files:
-        try:
-            transcript = transcriber.transcribe(path, word_times=arguments.json)
-        except UserError as error:
-            failed += 1
-            print(f"asr-distill: error: {error}", file=sys.stderr)
-            if arguments.json:
-                print(json.dumps({"file": str(path), "error": str(error)}, ensure_ascii=False), flush=True)
-            continue
-        if arguments.json:
-            fields = {"file": str(path), **dataclasses.asdict(transcript)}
-            fields["seconds"], fields["rtf"] = round(transcript.seconds, 3), round(transcript.rtf, 4)
-            print(json.dumps(fields, ensure_ascii=False), flush=True)
-        else:
-            several = len(arguments.files) > 1
-            print(f"{path}\t{transcript.text}" if several else transcript.text, flush=True)
+    with Watch(todo) as watch:
+        for outcome in transcribe_all(transcriber, todo, jobs=arguments.jobs or available_cpus(),
+                                      word_times=form.word_times, nbest=arguments.nbest, watch=watch):
+            watch.clear()
+            if outcome.error:
+                failed += 1
+                print(f"asr-distill: error: {outcome.error}", file=sys.stderr)
+            output.write(outcome)
     return 1 if failed else 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raises UserError for settings out of their range."""
+    if arguments.threads < 1:
+        raise UserError(f"--threads {arguments.threads}: must be at least 1")
+    if arguments.jobs < 0 or arguments.nbest < 0:
+        raise UserError("--jobs and --nbest must not be negative")
+    if arguments.force and not arguments.out:
+        raise UserError("--force goes with --out FOLDER")
