@@ -26,6 +26,15 @@ def test_stressed_phones_share_pdfs_but_not_others() -> None:
     assert monophone_model(PHONES).num_pdfs == 15
 
 
+def test_a_piece_has_more_states_for_more_letters() -> None:
+    pieces = ("SIL", "SPN", "A", "▁B", "|A1|", "▁THE", "ATION")
+    assert monophone_model(pieces, states=2, letter_states=1, share_stress=True).states == (2, 2, 2, 2, 3, 4, 6)
+    assert monophone_model(pieces, letter_states=2).states == (3, 3, 3, 3, 5, 7, 11)
+    assert monophone_model(pieces).states == (3,) * 7
+    assert stress_groups(pieces) == (1, 2, 3, 4, 5, 6, 7)
+    assert monophone_model(PHONES, letter_states=1).states == (3,) * 5  # phones' names are no letters
+
+
 def test_phones_with_different_numbers_of_states_cannot_share() -> None:
     with pytest.raises(ValueError, match="cannot share"):
         MonophoneTree((3, 2), (1, 1))

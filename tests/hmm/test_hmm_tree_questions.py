@@ -73,6 +73,23 @@ def test_stress_place_and_silence_are_asked_about(stats: TreeStats) -> None:
     assert len(set(automatic)) == len(automatic)
 
 
+def test_pieces_are_asked_for_the_letters_at_their_ends(stats: TreeStats) -> None:
+    pieces = ("SIL", "SPN", "ING", "NO", "|1N|", "▁THE", "▁N", "O", "▁O")
+    assert attribute_sets(pieces, CONTEXT_INDEPENDENT) == {
+        "begins with 1": {5}, "begins with I": {3}, "begins with N": {4, 7}, "begins with O": {8, 9},
+        "begins with T": {6}, "ends with E": {6}, "ends with G": {3}, "ends with N": {5, 7}, "ends with O": {4, 8, 9},
+        "silence": {1, 2}, "word begin": {6, 7, 9}}
+    automatic = automatic_questions(stats, pieces, STATES, CONTEXT_INDEPENDENT, FLOOR)
+    assert {frozenset({4, 8, 9}), frozenset({6, 7, 9})} <= set(automatic)
+    for state in (0, 1, 2):  # neighbours hear the ends of a piece: it is clustered by each of its states
+        places = tuple(min(state, count - 1) for count in STATES)
+        assert set(cluster_phones(stats, pieces, STATES, FLOOR, places)) <= set(automatic)
+    last = stats.contexts[:, 3] == np.array(STATES)[stats.contexts[:, 1] - 1] - 1
+    changed = TreeStats(stats.contexts, stats.counts, np.where(last[:, None], stats.sums, 7.0), stats.squares)
+    ends = tuple(count - 1 for count in STATES)
+    assert cluster_phones(changed, pieces, STATES, FLOOR, ends) == cluster_phones(stats, pieces, STATES, FLOOR, ends)
+
+
 def test_given_questions_are_read(tmp_path: Path) -> None:
     path = tmp_path / "questions.txt"
     path.write_text("AH0_B AH1_B\n\nAH\n  K SIL\nAH1_B AH0_B\nSPN_S\n")
