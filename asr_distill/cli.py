@@ -32,10 +32,13 @@ CONTENTS: dict[str, list[Verb]] = {
     "Evaluate": [
         Verb("score", "asr_distill.decode.score_command",
              "word error rate with confidence interval, paired test, error listing"),
+        Verb("report", "asr_distill.report.page_command", "results as one HTML page, with audio"),
     ],
     "Deploy": [
         Verb("export", "asr_distill.export.export_command",
              "a recogniser as onnx, sherpa-onnx or vosk directory, measured there"),
+        Verb("vocabulary", "asr_distill.export.vocabulary_command",
+             "more words, a grammar or a smaller language model, without training"),
         Verb("transcribe", "asr_distill.export.transcribe_command", "text (and word times) of audio files"),
     ],
     "Measure": [

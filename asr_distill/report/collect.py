@@ -106,7 +106,7 @@ def write_results(out: Path, recipe: str, *, systems: Sequence[Evaluated], pairs
     if curves:
         plot_training(curves, out / "training.png")
         plots["Training curves"] = "training.png"
-    if bins := _reliability(systems):
+    if bins := reliability_of(systems):
         plot_reliability(bins, out / "reliability.png")
         plots["How sure the models are, and how often they are right"] = "reliability.png"
     if plot_wer(results, out / "wer.png"):
@@ -122,7 +122,7 @@ def write_results(out: Path, recipe: str, *, systems: Sequence[Evaluated], pairs
     return results
 
 
-def _reliability(systems: Sequence[Evaluated]) -> dict[str, tuple[Role, ReliabilityBins]]:
+def reliability_of(systems: Sequence[Evaluated]) -> dict[str, tuple[Role, ReliabilityBins]]:
     """Bins of every system but the exported one (its posteriors are the student's), summed over splits."""
     found: dict[str, tuple[Role, ReliabilityBins]] = {}
     for item in systems:

@@ -11,6 +11,7 @@ from asr_distill.report.results import ErrorScores, Results, SplitScores
 from asr_distill.report.sentences import comparison_sentence, export_sentences, gain_sentences
 
 Scores = SplitScores | ErrorScores | None
+Rows = tuple[list[str], list[list[str]]]  # header, lines
 COLUMNS: tuple[tuple[str, Callable[[Scores], str]], ...] = (  # of one split
     ("frame accuracy %", lambda scores: number(scores.frame_accuracy if scores else None, 2)),
     ("cross-entropy", lambda scores: number(scores.cross_entropy if scores else None, 3)),
@@ -42,6 +43,10 @@ def markdown(results: Results, *, command: str = "", plots: dict[str, str] | Non
 
 
 def main_table(results: Results) -> str:
+    return table(*main_rows(results), left=2)
+
+
+def main_rows(results: Results) -> Rows:
     """System, role, parameters, size and, for every split, the columns that hold any figure."""
     splits = results.scored_splits()
     header = ["system", "role", "parameters", "size"]
@@ -53,7 +58,7 @@ def main_table(results: Results) -> str:
                 header.append(f"{split}: {title}" if len(splits) > 1 else title)
     rows = [[system.name, system.role, count(system.parameters), size(system.bytes),
              *(show(system.splits.get(split)) for split, show in columns)] for system in results.systems]
-    return table(header, rows, left=2)
+    return header, rows
 
 
 def legend(results: Results) -> str:
@@ -76,18 +81,28 @@ def statements(results: Results) -> list[str]:
 
 
 def comparison_table(results: Results) -> str:
+    return table(*comparison_rows(results), left=3)
+
+
+def comparison_rows(results: Results) -> Rows:
+    """Every paired test."""
     rows = [[item.a, item.b, item.split, f"{item.wer_difference:+.2f}", p_value(item.p).removeprefix("p ")
              .removeprefix("= ")] for item in results.comparisons]
-    return table(["a", "b", "split", "WER(a) - WER(b)", "p (paired)"], rows, left=3)
+    return ["a", "b", "split", "WER(a) - WER(b)", "p (paired)"], rows
 
 
 def error_table(results: Results) -> str:
+    return table(*error_rows(results), left=2)
+
+
+def error_rows(results: Results) -> Rows:
+    """Word errors by kind, of every system that has any on a split; no lines where there are no words."""
     rows = []
     for split in results.scored_splits():
         for system in results.systems:
             if row := _errors(system.splits.get(split)):
                 rows.append([system.name, split, *row])
-    return table(["system", "split", "substitutions", "insertions", "deletions", "words"], rows, left=2)
+    return ["system", "split", "substitutions", "insertions", "deletions", "words"], rows
 
 
 def provenance(results: Results, command: str) -> str:
@@ -101,6 +116,10 @@ def provenance(results: Results, command: str) -> str:
 
 
 def data_table(results: Results) -> str:
+    return table(*data_rows(results), left=1)
+
+
+def data_rows(results: Results) -> Rows:
     """Every split; what the language models think of it where that was measured."""
     header = ["split", "hours", "utterances", "words", "speakers"]
     rows = [[split, number(data.hours, 2), f"{data.utterances:,}", _whole(data.words), _whole(data.speakers)]
@@ -112,7 +131,7 @@ def data_table(results: Results) -> str:
             header.append(title)
             for row, value in zip(rows, values, strict=True):
                 row.append(number(value, 2 if "unknown" in title else 1))
-    return table(header, rows, left=1)
+    return header, rows
 
 
 def stage_table(results: Results) -> str:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from asr_distill.report.results import Comparison, Results, SplitData, SplitScores, System
+
+sys.path.insert(0, str(Path(__file__).parent))
+from page_experiment import make_experiment
 
 
 def scores(accuracy: float | None, cross_entropy: float | None, errors: int, rtf: float = 0.02) -> SplitScores:
@@ -30,3 +38,23 @@ def results() -> Results:
         data={"train": SplitData(5.0, 1500, 50_000, 30), "test": SplitData(0.25, 100, 2000, 8)}, systems=systems,
         comparisons=[Comparison("student", "baseline", "test", -2.0, 0.0004),
                      Comparison("student", "ensemble", "test", 0.5, 0.31)])
+
+
+def _export_rooms() -> Any:
+    """tests/export/conftest.py: its toy recogniser is the page's too."""
+    path = Path(__file__).parents[1] / "export" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("export_rooms_conftest", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+toy = _export_rooms().toy
+
+
+@pytest.fixture(scope="session")
+def experiment(toy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished experiment's folder; copy it to change it."""
+    return make_experiment(toy, tmp_path_factory.mktemp("page"))

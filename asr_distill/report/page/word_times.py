@@ -1,0 +1,64 @@
+"""Where words are spoken in an utterance: by forced alignment where the exported student is there, else a guess."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from asr_distill.errors import UserError
+from asr_distill.export.bundle import Bundle
+from asr_distill.export.onnx_model import OnnxModel
+from asr_distill.features.store import FrameStore
+from asr_distill.hmm.align import AlignConfig, align_words
+from asr_distill.hmm.model import HmmModel
+from asr_distill.lang.lang import Lang
+
+Span = tuple[float, float]  # seconds from the utterance's start
+
+
+@dataclass(frozen=True)
+class Times:
+    """A span a word; `aligned` False: evenly by letters, for want of anything better."""
+
+    spans: list[Span]
+    aligned: bool
+
+
+class WordTimer:
+    """Aligns with the recogniser that the recipe exported. Raises UserError where it is damaged."""
+
+    def __init__(self, recogniser: Path, store: FrameStore):
+        bundle = Bundle.load(recogniser, check_graph=False)  # the search graph is not used
+        self.model, self.store = OnnxModel(recogniser), store
+        self.hmm, self.lang = HmmModel.load(recogniser), Lang(recogniser)
+        self.config = AlignConfig(acoustic_scale=bundle.search.acoustic_scale)
+        self.shift = bundle.features.frame_shift_ms / 1000
+
+    def times(self, utterance: str, texts: Sequence[Sequence[str]]) -> list[Times]:
+        """Of several texts of one utterance."""
+        index = self.store.index_of(utterance)
+        seconds = self.store.utterances[index].seconds
+        log_likelihoods = self.model.log_likelihoods(self.store.features(index, "cpu"))  # (frames, pdfs)
+        return [self._times(log_likelihoods, words, seconds) for words in texts]
+
+    def _times(self, log_likelihoods: torch.Tensor, words: Sequence[str], seconds: float) -> Times:
+        if not words:
+            return Times([], True)
+        try:
+            spans = align_words(log_likelihoods, words, self.hmm, self.lang, self.config)
+        except UserError:  # more words than the frames have room for
+            return evenly(words, seconds)
+        return Times([(span.start_frame * self.shift, span.end_frame * self.shift) for span in spans], True)
+
+
+def evenly(words: Sequence[str], seconds: float) -> Times:
+    """Each word as long as its letters (and the gap after it) are of the whole text."""
+    letters = sum(len(word) + 1 for word in words)
+    spans, at = [], 0
+    for word in words:
+        spans.append((seconds * at / letters, seconds * (at + len(word) + 1) / letters))
+        at += len(word) + 1
+    return Times(spans, False)
