@@ -18,7 +18,7 @@ Kind = Literal["none", "serial", "processes", "dask"]
 class ExecutorSettings:
     """Where lists of independent jobs run. Nothing here changes a result."""
 
-    kind: Kind = field(default="none", metadata=NO_RESULT)  # none: threads of this process
+    kind: Kind = field(default="none", metadata=NO_RESULT)  # none: Threads of this process
     workers: int = field(default=0, metadata=NO_RESULT)  # processes; 0: one a core, or those that the scheduler has
     scheduler: str = field(default="", metadata=NO_RESULT)  # of Dask: tcp://HOST:PORT or its file; none: a local one
 

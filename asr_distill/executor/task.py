@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -65,6 +66,7 @@ class Task:
     def __init__(self, function: Callable[..., Any], context: Context | None, threads: int):
         self.function, self.context, self.threads = function, context, threads
         self._made: list[Any] = []
+        self._lock = threading.Lock()
 
     def pickled(self) -> bytes:
         return pickle.dumps((self.function, self.context, self.threads))
@@ -75,7 +77,7 @@ class Task:
 
     def __call__(self, job: Any) -> Outcome:
         try:
-            with torch_threads(self.threads):
+            with torch_threads(self.threads), self._lock:
                 if self.context is not None and not self._made:
                     self._made.append(self.context.build(*self.context.arguments))
             with torch_threads(self.threads):  # anew: the context may have loaded torch
@@ -116,6 +118,12 @@ def torch_threads(threads: int) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(now)
+
+
+def begin_thread(threads: int) -> None:
+    """Torch keeps its number of threads thread by thread, too."""
+    if threads and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
 
 
 def lost_too_often(job: str) -> UserError:

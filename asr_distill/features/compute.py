@@ -9,7 +9,6 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 
 from asr_distill.config import to_dict
 from asr_distill.errors import UserError
-from asr_distill.executor import available_cpus
+from asr_distill.executor import Context, Executor, Threads
 from asr_distill.features.cmvn import CmvnStats
 from asr_distill.features.degrade import DegradeConfig, Degrader
 from asr_distill.features.fbank import Fbank, FbankConfig
@@ -41,6 +40,14 @@ class _Extractor:
     fbank: Fbank
     perturbations: dict[float, SpeedPerturbation]
     degrader: Degrader | None
+    batch_seconds: float
+
+    @classmethod
+    def build(cls, config: FbankConfig, device: torch.device, speeds: Sequence[float], degrade: DegradeConfig | None,
+              plain: Sequence[Clip], batch_seconds: float) -> _Extractor:
+        perturbations = {factor: SpeedPerturbation(factor, device) for factor in sorted(speeds) if factor != 1}
+        degrader = Degrader(degrade, config.sample_rate, device, plain) if degrade else None
+        return cls(Fbank(config, device), perturbations, degrader, batch_seconds)
 
     def __call__(self, batch: Sequence[Clip]) -> list[torch.Tensor]:
         waveforms = [torch.from_numpy(read_samples(clip)) for clip in batch]
@@ -53,16 +60,17 @@ class _Extractor:
 
 def compute_store(cuts: lhotse.CutSet, out: Path, config: FbankConfig, device: torch.device, *,
                   speeds: tuple[float, ...] = (1.0,), degrade: DegradeConfig | None = None,
-                  batch_seconds: float = 600.0, workers: int = 0, label: str) -> dict[str, Any]:
+                  batch_seconds: float = 600.0, workers: int = 0, label: str,
+                  executor: Executor | None = None) -> dict[str, Any]:
     """Write the frame store of `cuts` to the directory `out`; returns its figures.
 
     speeds: factors of speed perturbation. All cuts once for each, first as they are where 1.0 is among them; those
     at another speed are utterances sp0.9-ID of speakers sp0.9-SPEAKER. Figures count all of them.
     degrade: rooms and noise; utterances, their order and their frames are those of the clean store, row for row.
-    batch_seconds: audio in one call of the features; workers: threads that read and compute (0: one a core).
-    Neither changes a byte of the result. If the same cuts were begun before and the process was killed, finished
-    parts are kept. Raises UserError where an audio file is unusable, a speed out of range, the disk full, or babble is
-    asked for in a split of one utterance.
+    batch_seconds: audio in one call of the features; workers: threads that read and compute (0: one a core), in whose
+    place an `executor` may do it. None of these changes a byte of the result. If the same cuts were begun before and
+    the process was killed, finished parts are kept. Raises UserError where an audio file is unusable, a speed out of
+    range, the disk full, or babble is asked for in a split of one utterance.
     """
     start = time.monotonic()
     check_speeds(speeds)
@@ -78,54 +86,45 @@ def compute_store(cuts: lhotse.CutSet, out: Path, config: FbankConfig, device: t
         raise UserError(f"{label}: every utterance is shorter than one frame; check the corpus's segments")
     kept = len(clips)
     if not _is_complete(out, digest):
-        perturbations = {factor: SpeedPerturbation(factor, device) for factor in sorted(speeds) if factor != 1}
-        degrader = Degrader(degrade, config.sample_rate, device, plain) if degrade else None
-        extractor = _Extractor(Fbank(config, device), perturbations, degrader)
+        making = Context(_Extractor.build, (config, device, speeds, degrade, plain, batch_seconds))
+        head = {"config": to_dict(config), "digest": digest} | ({"degrade": to_dict(degrade)} if degrade else {})
         with _disk_full_is_users_error(out):
-            kept = _build(clips, counts, out, digest, extractor, batch_seconds, workers or available_cpus(), label)
+            kept = _build(clips, counts, out, head, config.num_mel_bins, making, label,
+                          executor or Threads(workers))
     seconds = time.monotonic() - start
     audio = sum(clip.seconds for clip in clips)
     return {"utterances": len(clips), "frames": sum(counts), "speakers": len({clip.speaker for clip in clips}),
             "hours": audio / 3600, "kept_utterances": kept, "seconds": seconds, "times_real_time": audio / seconds}
 
 
-def _build(clips: Sequence[Clip], counts: Sequence[int], out: Path, digest: str, extractor: _Extractor,
-           batch_seconds: float, workers: int, label: str) -> int:
+def _build(clips: Sequence[Clip], counts: Sequence[int], out: Path, head: dict[str, Any], coefficients: int,
+           making: Context, label: str, executor: Executor) -> int:
     """Compute what is missing and write the store; returns how many utterances were kept from before."""
-    config = extractor.fbank.config
     parts = divide(clips, counts)
-    marks = begin(out, digest, (sum(counts), config.num_mel_bins))
-    todo = [part for part in parts if read_mark(marks, part, config.num_mel_bins) is None]
-    _check_space(out, sum(sum(part.counts) for part in todo) * config.num_mel_bins * 2)
+    marks = begin(out, head["digest"], (sum(counts), coefficients))
+    todo = [part for part in parts if read_mark(marks, part, coefficients) is None]
+    _check_space(out, sum(sum(part.counts) for part in todo) * coefficients * 2)
     seconds = sum(clip.seconds for clip in clips)
-    progress = Progress(label, seconds, "s of audio", done=seconds - sum(part.seconds for part in todo))
-    _compute_parts(todo, out, marks, extractor, batch_seconds, workers, progress)
-    stats = np.concatenate([read_array(mark(marks, part)) for part in parts])
+    with Progress(label, seconds, "s of audio", done=seconds - sum(part.seconds for part in todo)) as progress:
+        for part, (rows, stats) in executor.run(_compute_part, todo, context=making, name=_name):
+            _write_part(out, marks, part, rows, stats)
+            progress.update(part.seconds)
+    statistics = np.concatenate([read_array(mark(marks, part)) for part in parts])
     utterances = [Utterance(clip.id, clip.speaker, tuple(clip.text.split()), clip.seconds) for clip in clips]
-    head = {"config": to_dict(config), "digest": digest}
-    if extractor.degrader:
-        head["degrade"] = to_dict(extractor.degrader.config)
-    write_store_index(out, utterances, counts, stats, head)
+    write_store_index(out, utterances, counts, statistics, head)
     shutil.rmtree(marks)
     return len(clips) - sum(len(part.clips) for part in todo)
 
 
-def _compute_parts(parts: Sequence[Part], out: Path, marks: Path, extractor: _Extractor, batch_seconds: float,
-                   workers: int, progress: Progress) -> None:
-    with progress, _one_torch_thread(extractor.fbank.device), ThreadPoolExecutor(workers) as pool:
-        jobs = {pool.submit(_compute_part, part, out, marks, extractor, batch_seconds): part for part in parts}
-        try:
-            for job in as_completed(jobs):
-                job.result()
-                progress.update(jobs[job].seconds)
-        finally:
-            pool.shutdown(cancel_futures=True)  # parts that run now are finished and kept
+def _name(part: Part) -> str:
+    return f"features of {part.clips[0].id} to {part.clips[-1].id}"
 
 
-def _compute_part(part: Part, out: Path, marks: Path, extractor: _Extractor, batch_seconds: float) -> None:
-    """Write the part's rows, then its mark: the utterances' statistics, float64 (utterances, 1 + 2 * coefficients)."""
+def _compute_part(extractor: _Extractor, part: Part) -> tuple[np.ndarray, np.ndarray]:
+    """The part's rows, float16 (frames, coefficients), and the utterances' statistics, float64 (utterances, 1 + 2 *
+    coefficients)."""
     blocks, stats = [], []
-    for batch in _batches(part.clips, batch_seconds):
+    for batch in _batches(part.clips, extractor.batch_seconds):
         for clip, utterance in zip(batch, extractor(batch), strict=True):
             rows = utterance.to(torch.float16).cpu()  # (frames, coefficients)
             exact = rows.double()
@@ -134,11 +133,15 @@ def _compute_part(part: Part, out: Path, marks: Path, extractor: _Extractor, bat
                 raise UserError(f"{clip.path}: gives features that are not finite; are its samples in [-1, 1]?")
             blocks.append(rows.numpy())
             stats.append(pack_stats(CmvnStats(float(len(rows)), exact.sum(0).numpy(), squares.numpy())))
+    return np.concatenate(blocks), np.stack(stats)
+
+
+def _write_part(out: Path, marks: Path, part: Part, rows: np.ndarray, stats: np.ndarray) -> None:
+    """The part's rows in their place, then its mark."""
     with open(out / FRAMES, "r+b") as file:
-        row_bytes = extractor.fbank.config.num_mel_bins * 2
-        file.seek(header_bytes(file) + part.first_row * row_bytes)
-        file.write(np.concatenate(blocks).data)
-    write_array(mark(marks, part), np.stack(stats))
+        file.seek(header_bytes(file) + part.first_row * rows.shape[1] * 2)
+        file.write(rows.data)
+    write_array(mark(marks, part), stats)
 
 
 def _batches(clips: Sequence[Clip], batch_seconds: float) -> Iterator[list[Clip]]:
@@ -196,14 +199,3 @@ def _disk_full_is_users_error(out: Path) -> Iterator[None]:
             raise
         raise UserError(f"{out}: the disk is full; free some space and run the same command again (finished parts "
                         "are kept)") from None
-
-
-@contextmanager
-def _one_torch_thread(device: torch.device) -> Iterator[None]:
-    """Each worker computes on its own core; matrix products split over threads could also round differently."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if device.type == "cpu" else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -77,6 +77,10 @@ class FrameStore:
             raise UserError(f"{directory / HEAD}: no statistics of speaker {min(unknown)}; {_MEND}")
         self.adapted = AdaptedFrames(adapted, self.num_frames) if adapted else None
 
+    def __reduce__(self) -> tuple[type[FrameStore], tuple[Path, Path | None]]:
+        """By path, where it is sent to another process: frames are read there."""
+        return FrameStore, (self.directory, self.adapted.directory if self.adapted else None)
+
     def index_of(self, utterance_id: str) -> int:
         """Position of an utterance. Raises UserError for an id that is not here."""
         try:
@@ -108,6 +112,7 @@ class AdaptedFrames:
     """
 
     def __init__(self, directory: Path, num_frames: int):
+        self.directory = directory
         head = read_json(directory / "adapted.json")
         try:
             self.stats = CmvnStats.from_dict(head["stats"])  # of all frames

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copyreg
 import dataclasses
 import functools
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +58,10 @@ class JoinedStores(FrameStore):
         self.head = first.head if isinstance(first, JoinedStores) else len(first.utterances)
         self.rows = np.arange(self.num_frames)
         self.origins = np.arange(len(self.utterances))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process: its stores by path."""
+        return copyreg.__newobj__, (type(self),), self.__dict__  # type: ignore[attr-defined]
 
     def features(self, index: int, device: torch.device | str) -> UtteranceFeatures:
         part = int(np.searchsorted(self._ends, index, "right"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 
 from asr_distill.emission import EmissionModel, Scorer, from_matrix, scorer_of
 from asr_distill.errors import UserError
+from asr_distill.executor import Context, Executor, named
 from asr_distill.features.store import FrameStore
 from asr_distill.files import read_array, read_json, write_array, write_json
 from asr_distill.hmm.aligner import AlignConfig, Aligner
@@ -24,6 +25,7 @@ from asr_distill.progress import Progress
 __all__ = ["AlignConfig", "Alignment", "WordSpan", "align_store", "align_words"]
 
 _BLOCK = 2048  # utterances whose graphs are in memory at once
+_JOB = 256  # at most, of a job that an executor is given
 log = logging.getLogger("asr_distill")
 
 
@@ -69,47 +71,102 @@ class Alignment:
 
 def align_store(emission: EmissionModel, store: FrameStore, hmm: HmmModel, lang: Lang, config: AlignConfig,
                 device: torch.device, label: str = "align", *,
-                transcripts: Mapping[str, Sequence[str]] | None = None) -> Alignment:
+                transcripts: Mapping[str, Sequence[str]] | None = None, executor: Executor | None = None) -> Alignment:
     """Align every utterance of a frame store with its transcript (or its words in `transcripts`, by utterance id).
 
-    Figures: log_likelihood_per_frame (of the aligned pdfs), share_aligned (of frames), silence_share (of the
-    aligned frames), failed (ids of utterances with too few frames for their words; also logged).
+    `executor`: does it in place of this process's threads (on a CPU with the same result, bit for bit). Figures:
+    log_likelihood_per_frame (of the aligned pdfs), share_aligned (of frames), silence_share (of the aligned frames),
+    failed (ids of utterances with too few frames for their words; also logged).
     """
-    compiler, aligner = GraphCompiler(hmm, lang), Aligner(hmm, config, device)
     alignment = Alignment(np.full(store.num_frames, -1, np.int32), np.full(store.num_frames, -1, np.int16),
                           np.full(store.num_frames, -1, np.int8), np.zeros(len(store.utterances), bool),
                           hmm.num_pdfs)
     lengths = np.diff(store.offsets)
     longest_first = np.argsort(-lengths, kind="stable").tolist()
-    acoustic = 0.0
+    texts = [transcripts[utterance.id] if transcripts is not None else utterance.words
+             for utterance in store.utterances]
+    acoustic = np.zeros(len(store.utterances))
+    context = Context(_Aligning, (emission, store, hmm, lang, config, device))
     with Progress(label, store.num_frames, "frames") as progress:
-        for begin in range(0, len(longest_first), _BLOCK):
-            block = longest_first[begin : begin + _BLOCK]
-            graphs = [compiler.compile(transcripts[store.utterances[i].id] if transcripts is not None
-                                       else store.utterances[i].words) for i in block]
-
-            def scorer(at: int, block: list[int] = block) -> Scorer:
-                return scorer_of(emission, store.features(block[at], device))
-
-            for at, path in aligner.align(graphs, lengths[block].tolist(), scorer):
-                index = block[at]
-                progress.update(int(lengths[index]))
-                if path is None:
-                    continue
-                rows = slice(int(store.offsets[index]), int(store.offsets[index + 1]))
-                alignment.pdf_ids[rows] = graphs[at].pdf[path.states]
-                alignment.phone_ids[rows] = graphs[at].phone[path.states]
-                alignment.states[rows] = graphs[at].state[path.states]
-                alignment.aligned[index] = True
-                acoustic += path.acoustic
+        for index, path in _aligned(context, [(index, texts[index]) for index in longest_first], executor, label):
+            progress.update(int(lengths[index]))
+            if path is None:
+                continue
+            rows = slice(int(store.offsets[index]), int(store.offsets[index + 1]))
+            alignment.pdf_ids[rows] = path.pdfs
+            alignment.phone_ids[rows] = path.phones
+            alignment.states[rows] = path.states
+            alignment.aligned[index] = True
+            acoustic[index] = path.acoustic
     failed = [store.utterances[i].id for i in np.flatnonzero(~alignment.aligned)]
     report_failed(label, failed, len(store.utterances))
     frames = int((alignment.pdf_ids >= 0).sum())
     silence = int((alignment.phone_ids == hmm.phones.index(SILENCE_PHONE) + 1).sum())
     alignment.figures.update(
-        log_likelihood_per_frame=acoustic / max(frames, 1), share_aligned=frames / max(store.num_frames, 1),
-        silence_share=silence / max(frames, 1), failed=failed)
+        log_likelihood_per_frame=float(acoustic.sum()) / max(frames, 1),
+        share_aligned=frames / max(store.num_frames, 1), silence_share=silence / max(frames, 1), failed=failed)
     return alignment
+
+
+@dataclass(frozen=True)
+class _AlignedPath:
+    """An utterance's rows of an Alignment."""
+
+    pdfs: np.ndarray  # int32 (frames,)
+    phones: np.ndarray  # int16 (frames,)
+    states: np.ndarray  # int8 (frames,)
+    acoustic: float  # sum of its log-likelihoods
+
+
+_Block = list[tuple[int, Sequence[str]]]  # index in the store, words
+_Found = tuple[int, _AlignedPath | None]
+
+
+class _Aligning:
+    """What aligns a store's utterances: in this process, or as the context of a worker."""
+
+    def __init__(self, emission: EmissionModel, store: FrameStore, hmm: HmmModel, lang: Lang, config: AlignConfig,
+                 device: torch.device):
+        self._emission, self._store, self._device = emission, store, device
+        self._compiler, self._aligner = GraphCompiler(hmm, lang), Aligner(hmm, config, device)
+
+    def align(self, block: _Block) -> Iterator[_Found]:
+        """None where the frames are too few."""
+        graphs = []
+        for index, words in block:
+            with named(self._store.utterances[index].id):
+                graphs.append(self._compiler.compile(words))
+
+        def scorer(at: int) -> Scorer:
+            index = block[at][0]
+            with named(self._store.utterances[index].id):
+                return scorer_of(self._emission, self._store.features(index, self._device))
+
+        frames = [int(self._store.offsets[index + 1] - self._store.offsets[index]) for index, _ in block]
+        for at, path in self._aligner.align(graphs, frames, scorer):
+            graph = graphs[at]
+            yield block[at][0], None if path is None else _AlignedPath(
+                graph.pdf[path.states].astype(np.int32), graph.phone[path.states].astype(np.int16),
+                graph.state[path.states].astype(np.int8), path.acoustic)
+
+
+def _align_block(aligning: _Aligning, block: _Block) -> list[_Found]:
+    return list(aligning.align(block))
+
+
+def _aligned(context: Context, utterances: _Block, executor: Executor | None, label: str) -> Iterator[_Found]:
+    """In any order. `utterances`: the longest first."""
+    if executor is None:
+        aligning = context.build(*context.arguments)
+        for begin in range(0, len(utterances), _BLOCK):
+            yield from aligning.align(utterances[begin : begin + _BLOCK])
+        return
+    # as many jobs as make for even progress and few losses; every one with long and short utterances
+    jobs = max(min(len(utterances), 8 * executor.workers), -(-len(utterances) // _JOB))
+    blocks = (utterances[first::jobs] for first in range(jobs))
+    for _, found in executor.run(_align_block, blocks, context=context,
+                                 name=lambda block: f"{label}: {len(block)} utterances"):
+        yield from found
 
 
 def report_failed(label: str, failed: Sequence[str], total: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from asr_distill.executor import Executor
 from asr_distill.features.store import AdaptedFrames, FrameStore
 from asr_distill.hmm.adapt import FmllrConfig, frame_weights, speaker_transform, speaker_utterances
 from asr_distill.hmm.align import Alignment, align_store
@@ -45,9 +46,11 @@ def adapt_store(sat: SatModel, store: FrameStore, alignment: Alignment, phones: 
 
 def align_adapted(sat: SatModel, store: FrameStore, hmm: HmmModel, lang: Lang, align: AlignConfig,
                   fmllr: FmllrConfig, out: Path, device: torch.device, label: str, *,
-                  transcripts: Mapping[str, Sequence[str]] | None = None) -> tuple[Alignment, FrameStore]:
+                  transcripts: Mapping[str, Sequence[str]] | None = None,
+                  executor: Executor | None = None) -> tuple[Alignment, FrameStore]:
     """Align, adapt, align again: the alignment under the adapted model, and the store with adapted frames in `out`."""
     first = align_store(sat.independent, store, hmm, lang, align, device, f"{label}, first pass",
-                        transcripts=transcripts)
+                        transcripts=transcripts, executor=executor)
     store = adapt_store(sat, store, first, hmm.phones, fmllr, out, device)
-    return align_store(sat.adapted, store, hmm, lang, align, device, label, transcripts=transcripts), store
+    return align_store(sat.adapted, store, hmm, lang, align, device, label, transcripts=transcripts,
+                       executor=executor), store

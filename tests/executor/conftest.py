@@ -6,15 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from asr_distill.executor import Executor, ExecutorSettings, open_executor
+from asr_distill.executor import Executor, ExecutorSettings, Threads, open_executor
 
 
-@pytest.fixture(scope="session", params=["serial", "processes", "dask"])
+@pytest.fixture(scope="session", params=["serial", "threads", "processes", "dask"])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     """One for all tests of the session: starting workers takes seconds."""
     if request.param == "dask":
         pytest.importorskip("distributed")
-    opened = open_executor(ExecutorSettings(request.param, 0 if request.param == "serial" else 2))
+    if request.param == "threads":
+        opened: Executor | None = Threads(2)
+    else:
+        opened = open_executor(ExecutorSettings(request.param, 0 if request.param == "serial" else 2))
     assert opened is not None
     with opened:
         yield opened
