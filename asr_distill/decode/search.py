@@ -57,13 +57,20 @@ def decode_store(emission: EmissionModel, store: FrameStore, graph_dir: Path, co
     stopped. `work` belongs to one emission model and one store; where the search settings, the graph or the pool's
     backend are others than the hypotheses kept there were made with, it starts anew. At the end `work`/figures.json
     holds `decoding_figures`. `workers` 0 means one a core; a `pool` is used in their place.
-    Raises UserError as Decoder and run_jobs do.
+    Raises UserError as Decoder and Executor.run do.
     """
-    def likelihoods(index: int) -> np.ndarray:
-        return emission.log_likelihoods(store.features(index, device)).float().cpu().numpy()
+    return decode_likelihoods(ModelLikelihoods(emission, store, device), store, graph_dir, config, work=work,
+                              workers=workers, utterances=utterances, label=label, pool=pool)
 
-    return decode_likelihoods(likelihoods, store, graph_dir, config, work=work, workers=workers,
-                              utterances=utterances, label=label, pool=pool)
+
+class ModelLikelihoods:
+    """An emission model's, by index in the store: float32 (frames, pdfs). It can be sent to another process."""
+
+    def __init__(self, emission: EmissionModel, store: FrameStore, device: torch.device):
+        self.emission, self.store, self.device = emission, store, device
+
+    def __call__(self, index: int) -> np.ndarray:
+        return self.emission.log_likelihoods(self.store.features(index, self.device)).float().cpu().numpy()
 
 
 def decode_likelihoods(likelihoods: Callable[[int], np.ndarray], store: FrameStore, graph_dir: Path,
@@ -77,11 +84,10 @@ def decode_likelihoods(likelihoods: Callable[[int], np.ndarray], store: FrameSto
     missing = [index for index, id in zip(indices, ids, strict=True) if id not in found]
     started = time.perf_counter()
     if missing:
-        jobs = _forward(likelihoods, store, missing)
         with Progress(label, len(ids), "utterances", done=len(ids) - len(missing)) as progress, \
                 Journals(work, with_paths=config.nbest > 0) as journals, \
                 (nullcontext(pool) if pool else SearchPool(min(workers, len(missing)))) as searchers:
-            for hypothesis, paths in searchers.search(graph_dir, config, jobs):
+            for hypothesis, paths in searchers.decode(likelihoods, store, missing, graph_dir, config):
                 journals.append(hypothesis, paths)
                 found[hypothesis.id] = hypothesis
                 progress.update(1)
@@ -156,6 +162,11 @@ class SearchPool:
             self._threads.shutdown(cancel_futures=True)
         self._loaded.clear()
 
+    def decode(self, likelihoods: Callable[[int], np.ndarray], store: FrameStore, indices: Sequence[int],
+               graph_dir: Path, config: SearchConfig) -> Iterator[Decoded]:
+        """Utterances of a store in no set order: their log-likelihoods in this thread as the searches drain them."""
+        yield from self.search(graph_dir, config, _forward(likelihoods, store, indices))
+
     def search(self, graph_dir: Path, config: SearchConfig, jobs: Iterator[Job]) -> Iterator[Decoded]:
         """Results as they come, in no set order. Raises UserError as Decoder."""
         return self._run(self._decoder(graph_dir, config), jobs)
@@ -169,12 +180,12 @@ class SearchPool:
     def _run(self, decoder: Decoder, jobs: Iterator[Job]) -> Iterator[Decoded]:
         """A few matrices a thread are in memory at once."""
         if self._threads is None:
-            yield from (_decode_job(decoder, job) for job in jobs)
+            yield from (decode_job(decoder, job) for job in jobs)
             return
         pending: set[Future[Decoded]] = set()
         try:
             for job in jobs:
-                pending.add(self._threads.submit(_decode_job, decoder, job))
+                pending.add(self._threads.submit(decode_job, decoder, job))
                 if len(pending) >= 4 * self.workers:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
                     yield from (future.result() for future in done)
@@ -184,7 +195,7 @@ class SearchPool:
                 future.cancel()
 
 
-def _decode_job(decoder: Decoder, job: Job) -> Decoded:
+def decode_job(decoder: Decoder, job: Job) -> Decoded:
     paths: list[NbestPath] = []
     if decoder.config.nbest:
         hypothesis, paths = decoder.decode_nbest(job.log_likelihoods, job.id)

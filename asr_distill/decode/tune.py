@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asr_distill.decode.score import error_counts, texts_of
-from asr_distill.decode.search import SearchConfig, SearchPool, decode_likelihoods, decoding_figures
+from asr_distill.decode.search import (
+    ModelLikelihoods,
+    SearchConfig,
+    SearchPool,
+    decode_likelihoods,
+    decoding_figures,
+)
 from asr_distill.errors import UserError
 from asr_distill.files import read_array, write_array, write_json
 
@@ -74,7 +80,7 @@ def tune(emission: EmissionModel, store: FrameStore, references: Mapping[str, Se
     words = sum(len(spoken) for spoken in wanted.values())
     if not words:
         raise UserError("tuning: the references hold no words")
-    likelihoods = _kept(emission, store, device, work / "log_likelihoods")
+    likelihoods = _Kept(ModelLikelihoods(emission, store, device), work / "log_likelihoods")
 
     def word_error_rate(cell: Cell) -> dict[str, float]:
         scale, penalty = config.acoustic_scales[cell[0]], config.insertion_penalties[cell[1]]
@@ -144,12 +150,14 @@ def _nearest(values: Sequence[float], wanted: float, measure: Callable[[float], 
     return min(range(len(values)), key=lambda index: abs(measure(values[index]) - measure(wanted)))
 
 
-def _kept(emission: EmissionModel, store: FrameStore, device: torch.device, folder: Path,
-          ) -> Callable[[int], np.ndarray]:
-    """Log-likelihoods by utterance, computed once and kept on disk."""
-    def likelihoods(index: int) -> np.ndarray:
-        path = folder / f"{index}.npy"
+class _Kept:
+    """Log-likelihoods by utterance, computed once and kept on disk. It can be sent to another process."""
+
+    def __init__(self, likelihoods: ModelLikelihoods, folder: Path):
+        self.likelihoods, self.folder = likelihoods, folder
+
+    def __call__(self, index: int) -> np.ndarray:
+        path = self.folder / f"{index}.npy"
         if not path.exists():
-            write_array(path, emission.log_likelihoods(store.features(index, device)).float().cpu().numpy())
+            write_array(path, self.likelihoods(index))
         return read_array(path)
-    return likelihoods
