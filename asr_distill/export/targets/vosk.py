@@ -28,11 +28,13 @@ from asr_distill.export.nnet3 import to_nnet3, write_nnet3
 from asr_distill.export.onnx import check_deployable
 from asr_distill.export.script import copy_scripts, run_script
 from asr_distill.export.source import Source
+from asr_distill.export.web_page import write_page
 from asr_distill.features.cmvn import Cmvn
 from asr_distill.features.fbank import EPSILON, FbankConfig
 from asr_distill.files import write_text
 from asr_distill.hmm.model import HmmModel
 from asr_distill.lang.lexicon import SILENCE_PHONE
+from asr_distill.logs import log
 
 MODEL = "am/final.mdl"
 FULL_SCALE = 2 * math.log(32768.0)  # Kaldi hears 16-bit numbers, our features samples in [-1, 1]
@@ -46,6 +48,7 @@ class VoskSettings:
     precision: Literal["float32", "int16"] = "float32"  # int16: half the bytes; the runtime computes in float32
     lattice_beam: float = 6.0
     pause: float = 0.5  # seconds of silence after which the runtime ends an utterance by itself
+    page: bool = False  # a web page too, for npm's vosk-browser
 
     def __post_init__(self) -> None:
         if not (self.lattice_beam > 0 and self.pause > 0):
@@ -62,6 +65,9 @@ class VoskExporter:
         model, cmvn = source.model, source.model.cmvn
         check_deployable(model)
         online = cmvn.kind == "online"
+        if online:
+            log.warning("vosk: this student was trained with online CMVN, which Vosk 0.3.45 does not adapt: words are "
+                        "lost there (measure with --dev); train one with student.cmvn=global for Vosk")
         if online and (cmvn.window, cmvn.prior_frames) != (KALDI_WINDOW, KALDI_PRIOR):
             raise UserError(f"Vosk's online CMVN has a window of {KALDI_WINDOW} frames and {KALDI_PRIOR} of the "
                             f"training set's, this student {cmvn.window} and {cmvn.prior_frames}")
@@ -104,6 +110,8 @@ class VoskExporter:
             ("endpoint.rule3.min-trailing-silence", settings.pause + 0.5),
             ("endpoint.rule4.min-trailing-silence", settings.pause + 1.5))))
         copy_scripts(out, "vosk")
+        if settings.page:
+            write_page(out, source.features.sample_rate)
         return Written((MODEL,), "pip install vosk; python transcribe.py FILE.wav ...   "
                                  "(or any program of Vosk's, with this directory as its model)",
                        {"sample_rate": source.features.sample_rate,
