@@ -23,6 +23,7 @@ demo: $(STAMP)
 	$(BIN)/python recipes/demo/run.py $(ARGS)
 
 test: $(STAMP)
+	$(BIN)/python local/test_packages.py
 	$(BIN)/python -m pytest $(ARGS)
 
 quick: $(STAMP)
