@@ -22,7 +22,8 @@ def main() -> None:
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "check": False}
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], env=environment, **quiet)
-    done = subprocess.run(["apt-get", "install", "-qq", "--no-install-recommends", "chromium"], env=environment, **quiet)
+    done = subprocess.run(["apt-get", "install", "-qq", "--no-install-recommends", "chromium"], env=environment,
+                          **quiet)
     if done.returncode:
         print("make test: Chromium could not be installed: the tests of pages are skipped")
 
