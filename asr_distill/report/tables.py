@@ -18,6 +18,7 @@ COLUMNS: tuple[tuple[str, Callable[[Scores], str]], ...] = (  # of one split
     ("WER % [95 %]", wer),
     ("RTF", lambda scores: number(scores.rtf if scores else None, 3)),
 )
+WORDLESS = {"frame accuracy %": "accuracy %", "WER % [95 %]": "errors"}  # where a task has no words
 
 
 def write_markdown(results: Results, path: Path, *, command: str = "", plots: dict[str, str] | None = None) -> None:
@@ -54,6 +55,7 @@ def main_rows(results: Results) -> Rows:
     for split in splits:
         for title, show in COLUMNS:
             if any(show(system.splits.get(split)) != ABSENT for system in results.systems):
+                title = WORDLESS.get(title, title) if _wordless(results) else title
                 columns.append((split, show))
                 header.append(f"{split}: {title}" if len(splits) > 1 else title)
     rows = [[system.name, system.role, count(system.parameters), size(system.bytes),
@@ -63,6 +65,8 @@ def main_rows(results: Results) -> Rows:
 
 def legend(results: Results) -> str:
     """What the columns mean, and how many targets there are."""
+    if _wordless(results):
+        return "Accuracy in percent of the examples; cross-entropy in nats an example; errors: examples that are wrong."
     targets = sorted({system.targets for system in results.systems})
     splits = results.scored_splits()
     where = f" Scored on {splits[0]}." if len(splits) == 1 else ""
@@ -157,6 +161,11 @@ def _errors(scores: Scores) -> list[str]:
     if not isinstance(scores, SplitScores) or scores.wer is None:
         return []
     return [_whole(value) for value in (scores.substitutions, scores.insertions, scores.deletions, scores.words)]
+
+
+def _wordless(results: Results) -> bool:
+    scores = [item for system in results.systems for item in system.splits.values()]
+    return bool(scores) and all(isinstance(item, ErrorScores) for item in scores)
 
 
 def _whole(value: int | None) -> str:

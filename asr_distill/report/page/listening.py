@@ -65,7 +65,7 @@ def _line(line: Line) -> Html:
     words = [_word(token, first=at == 0) for at, token in enumerate(line.tokens)] or [tag("em", "nothing")]
     return tag("div", tag("div", tag("b", line.system), " ", tag("span", note), class_="who"),
                tag("div", *_spaced(words), class_="said", role="group", aria_label=f"{line.system}: {note}"),
-               class_="line")
+               class_="row")
 
 
 def _word(token: Token, *, first: bool) -> Html:

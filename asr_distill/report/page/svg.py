@@ -9,7 +9,7 @@ from asr_distill.report.page.markup import Content, Html, join, tag
 from asr_distill.report.page.scale import Axis
 
 WIDTH = 400.0  # of every panel, in its own units; a phone shows it at about 9/10
-LETTER = 6.7  # width of a letter, about
+LETTER = 7.3  # width of a letter, about: fonts differ
 SHAPES = {  # about (0, 0): roles differ in shape, not in colour alone
     "gmm": "M-4 -4L4 4M-4 4L4 -4", "baseline": "M-4.5 -4.5H4.5V4.5H-4.5Z", "teacher": "M0 -5.5L5 4H-5Z",
     "ensemble": "M0 -6.5L6.5 0L0 6.5L-6.5 0Z", "student": "M-5.5 0A5.5 5.5 0 1 0 5.5 0A5.5 5.5 0 1 0 -5.5 0Z",
