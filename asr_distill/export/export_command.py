@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 from asr_distill.errors import UserError
+from asr_distill.export.vocabulary_command import add_word_arguments, config_of
 from asr_distill.logs import to_terminal
 
 DESCRIPTION = """Make of a recogniser (a recipe's export stage wrote it) a directory for another runtime, with a README,
@@ -30,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--margin", type=float, default=0.3, metavar="POINTS",
                         help="percent points of WER that may be lost (default 0.3)")
     parser.add_argument("--force", action="store_true", help="write it even if it is worse")
+    add_word_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     from asr_distill.export.exporting import default_out, export, settings_of
     from asr_distill.export.gate import GateConfig
     from asr_distill.export.source import Source
+    from asr_distill.export.vocabulary import change_vocabulary
 
     to_terminal()
     exporter = exporter_of(arguments.to)
@@ -51,7 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
     dev = DevSet.open(arguments.dev, audio=arguments.dev_audio, ids=arguments.dev_ids,
                       utterances=arguments.utterances) if arguments.dev else None
     out = arguments.out or default_out(exporter.name, settings)
-    made = export(Source.open(arguments.directory), exporter.name, out, settings, dev=dev, gate=gate,
-                  force=arguments.force)
+    with tempfile.TemporaryDirectory() as folder:
+        recogniser = arguments.directory
+        if arguments.words:
+            recogniser = Path(folder) / "recogniser"
+            change_vocabulary(arguments.directory, recogniser, config_of(arguments))
+        made = export(Source.open(recogniser), exporter.name, out, settings, dev=dev, gate=gate,
+                      force=arguments.force)
     print(f"{out}: {made['bytes']:,} bytes, of these {made['network_bytes']:,} the network")
     return 0

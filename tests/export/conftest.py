@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -50,7 +51,10 @@ class ToneSpeech:
         self.tones = 700 * (np.exp(mels / 1127) - 1)  # Hz
         self.ids = {base_phone(phone): index for index, phone in enumerate(hmm.phones, 1)}
 
-    def say(self, words: tuple[str, ...], seed: int) -> Spoken:
+    def say(self, words: tuple[str, ...], seed: int, also: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+            ) -> Spoken:
+        """`also`: pronunciations of words that the recogniser does not know."""
+        spoken = {**WORDS, **also}
         rng = np.random.default_rng(seed)
         states: list[int] = []
         ends = []
@@ -62,7 +66,7 @@ class ToneSpeech:
 
         phone("SIL")
         for word in words:
-            for name in WORDS[word]:
+            for name in spoken[word]:
                 phone(name)
             ends.append(len(states) * SHIFT / RATE)
             if rng.random() < 0.5:
