@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from asr_distill.errors import UserError, nearest
+from asr_distill.executor import Executor
 from asr_distill.lock import exclusive
 from asr_distill.logs import log
 from asr_distill.progress import clock
@@ -69,7 +70,7 @@ class Recipe:
                          for item in self.stages)
 
     def run(self, settings: Any, exp: Path, device: torch.device, *, first: int = 1, last: int | None = None,
-            force: bool = False) -> None:
+            force: bool = False, executor: Executor | None = None) -> None:
         """Run stages first..last that are not done yet. Raises UserError where an earlier one is missing."""
         start = time.monotonic()
         last = last or len(self.stages)
@@ -86,7 +87,7 @@ class Recipe:
                                         f"run with --stage {number} or without --stage")
                 elif reason or force:
                     perform(item, final, ingredients, settings, device, done, recipe=self.name, top=exp,
-                            reason=reason or FORCED, title=f"stage {number:02d} {item.name}")
+                            reason=reason or FORCED, title=f"stage {number:02d} {item.name}", executor=executor)
                 else:
                     log.info("stage %02d %s: done before, nothing changed", number, item.name)
                 done[item.name] = final

@@ -19,7 +19,7 @@ import torch
 
 from asr_distill import __version__
 from asr_distill.config import to_dict
-from asr_distill.executor import available_cpus
+from asr_distill.executor import Executor, available_cpus
 from asr_distill.files import atomic_path, read_json, write_json
 from asr_distill.logs import log, to_file
 from asr_distill.progress import clock
@@ -64,7 +64,8 @@ class StageRun:
     declaration would make a stale result look fresh."""
 
     def __init__(self, stage: Stage, out: Path, settings: Any, device: torch.device, done: Mapping[str, Path],
-                 recipe: str, began: float, top: Path | None):
+                 recipe: str, began: float, top: Path | None, executor: Executor | None = None):
+        self.executor = executor  # of lists of independent jobs; None: this process's threads
         self.stage, self.out, self.device, self.recipe = stage, out, device, recipe
         self.settings = _Declared(settings, stage.settings, stage.name)
         self._done, self._began, self._top = done, began, top
@@ -135,7 +136,8 @@ def digest_of(final: Path) -> str:
 
 
 def perform(item: Stage, final: Path, ingredients: Ingredients, settings: Any, device: torch.device,
-            done: Mapping[str, Path], *, recipe: str, top: Path | None, reason: str, title: str = "") -> None:
+            done: Mapping[str, Path], *, recipe: str, top: Path | None, reason: str, title: str = "",
+            executor: Executor | None = None) -> None:
     """Carry a stage out, or go on with it where an interrupted one of the same ingredients stopped.
 
     `done`: directories of the finished stages before it. `reason`: as the log says it; FORCED starts anew.
@@ -156,7 +158,8 @@ def perform(item: Stage, final: Path, ingredients: Ingredients, settings: Any, d
         log.info("%s: %s (%s)", title, item.summary, "going on where it was interrupted" if resumed else reason)
         try:
             with Usage() as usage:
-                figures = item.function(StageRun(item, partial, settings, device, done, recipe, clock_start, top)) or {}
+                figures = item.function(StageRun(item, partial, settings, device, done, recipe, clock_start, top,
+                                                 executor)) or {}
         except BaseException as error:
             log.error("%s: stopped by %s: %s", title, type(error).__name__, error)
             raise

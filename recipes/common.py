@@ -111,7 +111,7 @@ def realigned(run: StageRun, store: FrameStore, group: str) -> Alignment:
     if not (out / "alignment.json").is_file():
         ensemble = Ensemble(load_teachers(run.out, run.device))
         align_store(ensemble, store, HmmModel.load(run.input("align")), Lang(run.input("pronunciations")),
-                    run.settings.align.search, run.device, f"realigning for {group}").save(out)
+                    run.settings.align.search, run.device, f"realigning for {group}", executor=run.executor).save(out)
     return Alignment.load(out)
 
 
@@ -163,10 +163,12 @@ def model_bytes(directory: Path) -> int:
     return (directory / "weights.safetensors").stat().st_size
 
 
-def evaluation_config(settings: DecodeSettings, *, search: SearchConfig | None = None,
+def evaluation_config(run: StageRun, *, search: SearchConfig | None = None,
                       rescoring: Rescoring | None = None) -> EvaluationConfig:
     """How systems are decoded; with `search` given nothing is tuned."""
-    return EvaluationConfig(search or settings.search, None if search else settings.tune, settings.workers, rescoring)
+    settings: DecodeSettings = run.settings.decode
+    return EvaluationConfig(search or settings.search, None if search else settings.tune, settings.workers, rescoring,
+                            run.executor)
 
 
 def rescoring_of(run: StageRun) -> Rescoring | None:
@@ -182,7 +184,7 @@ def evaluate(run: StageRun, candidates: Iterable[Candidate],
     """Tune, decode, rescore and score over the final graph (or a candidate's own); on `more` splits too."""
     splits = reported_splits(run) | dict(more or {})
     return evaluate_all(candidates, run.input("graph") / FINAL, decoding_stores(run)[TUNE], splits,
-                        evaluation_config(run.settings.decode, rescoring=rescoring_of(run)), run.out, run.device)
+                        evaluation_config(run, rescoring=rescoring_of(run)), run.out, run.device)
 
 
 def gmm_systems(run: StageRun) -> Iterator[Candidate]:

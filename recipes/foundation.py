@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from asr_distill.corpus.manifest import load_split
+from asr_distill.decode.executor_pool import ExecutorPool
 from asr_distill.decode.graph import compile_hclg
 from asr_distill.decode.search import JOURNAL, SearchPool, decode_store, read_hypotheses
 from asr_distill.features.compute import compute_store
@@ -36,7 +37,7 @@ def features(run: StageRun) -> dict:
     def compute(split: str, name: str, speeds: tuple[float, ...]) -> dict[str, Any]:
         return compute_store(load_split(run.input("corpus"), split, root), run.out / name, run.settings.features,
                              run.device, workers=run.settings.corpus.workers, label=f"features of {name}",
-                             speeds=speeds)
+                             speeds=speeds, executor=run.executor)
 
     figures = {split: compute(split, split, (1.0,)) for split in run.figures("corpus")}
     factors = run.settings.speed.factors
@@ -56,7 +57,7 @@ def mono(run: StageRun) -> dict:
     lang, store, config = Lang(run.input("lang")), FrameStore(run.input("features") / TRAIN), run.settings.mono
     hmm, gmm, figures = train_mono(store, lang, config, run.out / "work", run.device)
     gmm.save(run.out)
-    alignment = align_store(gmm, store, hmm, lang, config.align, run.device, "mono: aligning")
+    alignment = align_store(gmm, store, hmm, lang, config.align, run.device, "mono: aligning", executor=run.executor)
     return figures | _finish(run, hmm, alignment)
 
 
@@ -80,7 +81,7 @@ def tri3b(run: StageRun) -> dict:
     hmm, sat, figures = train_sat(store, *_below(run, "tri2b"), below, lang, config, run.out / "work", run.device)
     sat.save(run.out)
     alignment, _ = align_adapted(sat, store, hmm, lang, config.align, config.fmllr, run.out / "work" / "adapted",
-                                 run.device, "tri3b: aligning")
+                                 run.device, "tri3b: aligning", executor=run.executor)
     return figures | _finish(run, hmm, alignment)
 
 
@@ -108,7 +109,7 @@ def align(run: StageRun) -> dict:
             continue
         adapted = run.out / split / "adapted"
         alignment, _ = align_adapted(sat, store, hmm, lang, settings.search, settings.fmllr, adapted, run.device,
-                                     f"aligning {split}")
+                                     f"aligning {split}", executor=run.executor)
         if split not in (TRAIN, NETWORK_TRAIN):
             shutil.rmtree(adapted)  # adapted on the transcripts: fair as a reference for frames, not for decoding
         alignment.save(run.out / split)
@@ -145,7 +146,7 @@ def adapt(run: StageRun) -> dict:
     if not (run.settings.teachers.adapted or "tri3b" in run.settings.decode.systems):
         return {}
     sat = SatModel.load(run.input("tri3b"), run.device)
-    with SearchPool(run.settings.decode.workers) as pool:
+    with (ExecutorPool(run.executor) if run.executor else SearchPool(run.settings.decode.workers)) as pool:
         return {split: {"partial": _adapt_split(run, split, store, sat, pool)}
                 for split, store in stores_of(run).items() if split not in (TRAIN, NETWORK_TRAIN)}
 
@@ -170,7 +171,7 @@ def _adapt_split(run: StageRun, split: str, store: FrameStore, sat: SatModel, po
                                  work=work / f"pass{number}", device=run.device, label=label, pool=pool)
             words = {hypothesis.id: hypothesis.words for hypothesis in found}
             alignment = align_store(model, store, hmm, lang, run.settings.align.search, run.device,
-                                    f"{label}: aligning", transcripts=words)
+                                    f"{label}: aligning", transcripts=words, executor=run.executor)
             store = adapt_store(sat, store, alignment, hmm.phones, run.settings.align.fmllr, work / f"adapted{number}",
                                 run.device)
         shutil.rmtree(work / "adapted1")
@@ -188,7 +189,8 @@ def _triphones(run: StageRun, below: str, train: Callable[..., Any], config: Tri
     lang, store = Lang(run.input("lang")), FrameStore(run.input("features") / TRAIN)
     hmm, gmm, figures = train(store, *_below(run, below), lang, config, run.out / "work", run.device)
     gmm.save(run.out)
-    alignment = align_store(gmm, store, hmm, lang, config.align, run.device, f"{run.stage.name}: aligning")
+    alignment = align_store(gmm, store, hmm, lang, config.align, run.device, f"{run.stage.name}: aligning",
+                            executor=run.executor)
     return figures | _finish(run, hmm, alignment)
 
 

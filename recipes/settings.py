@@ -13,6 +13,7 @@ from asr_distill.decode.rescore import RescoreConfig
 from asr_distill.decode.tune import TuneConfig
 from asr_distill.distill.config import DistillConfig, SoftTargetConfig
 from asr_distill.distill.specialists.config import SpecialistConfig
+from asr_distill.executor import ExecutorSettings
 from asr_distill.features.cmvn import CmvnKind, Stream
 from asr_distill.features.fbank import FbankConfig
 from asr_distill.hmm.adapt import FmllrConfig
@@ -196,3 +197,4 @@ class Settings:
     student: StudentSettings = StudentSettings()
     decode: DecodeSettings = field(default_factory=DecodeSettings)
     specialists: SpecialistSettings = SpecialistSettings()
+    executor: ExecutorSettings = ExecutorSettings()  # --executor, --workers and --scheduler win

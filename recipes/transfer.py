@@ -42,7 +42,7 @@ def untranscribed(run: StageRun) -> dict:
         return {}
     found = prepare_untranscribed(settings.untranscribed, run.out, UNTRANSCRIBED, max_seconds=settings.max_seconds,
                                   sample_rate=run.settings.features.sample_rate, workers=run.settings.corpus.workers,
-                                  on_error=run.settings.corpus.on_error)
+                                  on_error=run.settings.corpus.on_error, executor=run.executor)
     cuts = load_split(run.out, UNTRANSCRIBED, settings.untranscribed)
     return {UNTRANSCRIBED: found | {"store": _compute(run, cuts, UNTRANSCRIBED, run.settings.speed.factors)}}
 
@@ -139,7 +139,7 @@ def _root(run: StageRun) -> Path:
 def _compute(run: StageRun, cuts: CutSet, name: str, speeds: tuple[float, ...],
              degrade: DegradeConfig | None = None) -> dict[str, Any]:
     return compute_store(cuts, run.out / name, run.settings.features, run.device, speeds=speeds, degrade=degrade,
-                         workers=run.settings.corpus.workers, label=f"features of {name}")
+                         workers=run.settings.corpus.workers, label=f"features of {name}", executor=run.executor)
 
 
 STAGES = [untranscribed, transfer]  # before soft targets; noisy_test before decoding

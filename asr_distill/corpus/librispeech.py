@@ -14,7 +14,7 @@ from asr_distill.corpus.audio import AudioFacts, check_files
 from asr_distill.corpus.layout import CorpusUtterance, Problem, problem_listing, scan_subset, subset_directory
 from asr_distill.corpus.manifest import corpus_figures, make_cut, write_split
 from asr_distill.errors import UserError
-from asr_distill.executor import run_jobs
+from asr_distill.executor import Executor, run_jobs
 from asr_distill.files import read_text, write_json
 from asr_distill.progress import Progress
 
@@ -24,13 +24,14 @@ log = logging.getLogger("asr_distill")
 def prepare(root: Path, subsets: Mapping[str, str | Sequence[str]], out: Path, *,
             utterance_ids: Mapping[str, frozenset[str]] | None = None, min_seconds: float = 0.0,
             max_seconds: float = float("inf"), workers: int = 1, sample_rate: int = 16000,
-            on_error: Literal["stop", "skip"] = "stop") -> dict[str, dict[str, float | int]]:
+            on_error: Literal["stop", "skip"] = "stop",
+            executor: Executor | None = None) -> dict[str, dict[str, float | int]]:
     """Write out/<split>/cuts.jsonl.gz and rejected.json; return hours, utterances, words, speakers of each split.
 
     `subsets`: split -> subset folder under `root`, or several.
     `utterance_ids`: split -> the only ids to take (other splits
     take all). Utterances outside [min_seconds, max_seconds] are left out and listed in rejected.json.
-    `workers` 0: one a core.
+    `workers` 0: one a core; an `executor` is used in their place.
 
     Raises UserError with one line a problem (20 at most) where `on_error` is "stop"; with "skip" each is logged,
     listed in rejected.json and left out. A missing subset folder and a split that ends up empty stop both.
@@ -46,7 +47,7 @@ def prepare(root: Path, subsets: Mapping[str, str | Sequence[str]], out: Path, *
     scans = {split: _select(*_scan(root, names), "+".join(names), (utterance_ids or {}).get(split))
              for split, names in folders.items()}
     facts = _check_all(root, [utterance for utterances, _ in scans.values() for utterance in utterances],
-                       workers, sample_rate)
+                       workers, sample_rate, executor)
     cuts: dict[str, list[MonoCut]] = {}
     for split, (utterances, problems) in scans.items():
         bad = [Problem(u.audio, message, u.id) for u in utterances if (message := facts[u.audio].problem)]
@@ -90,14 +91,15 @@ def _select(utterances: list[CorpusUtterance], problems: list[Problem], subset: 
     return utterances, problems
 
 
-def _check_all(root: Path, utterances: list[CorpusUtterance], workers: int, sample_rate: int) -> dict[str, AudioFacts]:
+def _check_all(root: Path, utterances: list[CorpusUtterance], workers: int, sample_rate: int,
+               executor: Executor | None) -> dict[str, AudioFacts]:
     """Audio path -> facts. A job is a chapter (some 50 files), so that processes are not asked about single files."""
     audio = sorted({utterance.audio for utterance in utterances})
     jobs = ((str(root), tuple(chapter), sample_rate)
             for _, chapter in groupby(audio, key=lambda file: file.rpartition("/")[0]))
     facts: dict[str, AudioFacts] = {}
     with Progress("corpus: audio checked", len(audio), "files") as progress:
-        for (_, files, _), found in run_jobs(check_files, jobs, workers=workers):
+        for (_, files, _), found in run_jobs(check_files, jobs, workers=workers, executor=executor):
             facts.update(zip(files, found, strict=True))
             progress.update(len(files))
     return facts

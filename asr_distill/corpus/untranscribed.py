@@ -16,7 +16,7 @@ from asr_distill.corpus.audio import AUDIO_SUFFIXES, check_files
 from asr_distill.corpus.layout import CorpusUtterance, Problem, problem_listing
 from asr_distill.corpus.manifest import make_cut, write_split
 from asr_distill.errors import UserError
-from asr_distill.executor import run_jobs
+from asr_distill.executor import Executor, run_jobs
 from asr_distill.progress import Progress
 
 log = logging.getLogger("asr_distill")
@@ -24,7 +24,8 @@ _FILES = 50  # of one job
 
 
 def prepare_untranscribed(folder: Path, out: Path, split: str, *, max_seconds: float = 20.0, sample_rate: int = 16000,
-                          workers: int = 1, on_error: Literal["stop", "skip"] = "stop") -> dict[str, float | int]:
+                          workers: int = 1, on_error: Literal["stop", "skip"] = "stop",
+                          executor: Executor | None = None) -> dict[str, float | int]:
     """Write out/<split>/cuts.jsonl.gz of all FLAC and WAV files below `folder`; returns hours, utterances, speakers.
 
     An utterance is a file, named by its path below the folder; recordings longer than `max_seconds` are cut into equal
@@ -41,7 +42,7 @@ def prepare_untranscribed(folder: Path, out: Path, split: str, *, max_seconds: f
     cuts: list[MonoCut] = []
     problems: list[Problem] = []
     with Progress(f"{split}: audio checked", len(files), "files") as progress:
-        for (_, names, _), found in run_jobs(check_files, jobs, workers=workers):
+        for (_, names, _), found in run_jobs(check_files, jobs, workers=workers, executor=executor):
             for name, facts in zip(names, found, strict=True):
                 if facts.problem:
                     problems.append(Problem(str(folder / name), facts.problem))

@@ -46,6 +46,10 @@ class OnnxModel:
             raise UserError(f"{self.path}: not a readable ONNX network "
                             f"({str(error).splitlines()[0][:160]}); export it again") from None
 
+    def __reduce__(self) -> tuple[type[OnnxModel], tuple[Path]]:
+        """By path, where it is sent to a worker: a session cannot be. There it has one thread."""
+        return OnnxModel, (self.path,)
+
     @property
     def num_pdfs(self) -> int:
         return self._num_pdfs

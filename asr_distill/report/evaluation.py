@@ -13,9 +13,11 @@ import torch
 from asr_distill.acoustic.accuracy import frame_accuracy
 from asr_distill.config import build, to_dict
 from asr_distill.decode.decoder import SearchConfig
+from asr_distill.decode.executor_pool import ExecutorPool
 from asr_distill.decode.search import SearchPool, decode_store
 from asr_distill.decode.tune import TuneConfig, tune
 from asr_distill.emission import EmissionModel
+from asr_distill.executor import Executor
 from asr_distill.features.store import FrameStore
 from asr_distill.files import read_json, write_json
 from asr_distill.hmm.align import Alignment
@@ -52,6 +54,7 @@ class EvaluationConfig:
     tune: TuneConfig | None  # None: `search` as it is
     workers: int = 0
     rescoring: Rescoring | None = None  # with a tuning split: every decoded system is rescored too
+    executor: Executor | None = None  # decodes in place of threads
 
 
 def evaluate_all(candidates: Iterable[Candidate], graph: Path, tuning: FrameStore | None,
@@ -64,7 +67,7 @@ def evaluate_all(candidates: Iterable[Candidate], graph: Path, tuning: FrameStor
     if config.rescoring:
         config = dataclasses.replace(config, search=dataclasses.replace(config.search, nbest=config.rescoring.paths))
     found: dict[str, dict[str, Any]] = {}
-    with SearchPool(config.workers) as pool:
+    with (ExecutorPool(config.executor) if config.executor else SearchPool(config.workers)) as pool:
         for candidate in candidates:
             record = out / candidate.name / "system.json"
             if not record.is_file():

@@ -51,7 +51,8 @@ def corpus(run: StageRun) -> dict:
         with exclusive(data, "give another --set corpus.download_dir=DIR"):
             make_corpus(root, data / "demo_cache", settings.make)
     Resources(root, text=root / "lm.txt").save(run.out)
-    return prepare(root, SUBSETS, run.out, workers=settings.workers, on_error=settings.on_error)
+    return prepare(root, SUBSETS, run.out, workers=settings.workers, on_error=settings.on_error,
+                   executor=run.executor)
 
 
 recipe = Recipe("demo", DemoSettings, ROOT / "conf" / "demo.yaml", [corpus, *mini.STAGES[1:]],

@@ -29,7 +29,8 @@ def corpus(run: StageRun) -> dict:
     settings = run.settings.corpus
     resources, splits = find_resources(settings.dir, settings.subsets, settings.download_dir, settings.base_url)
     resources.save(run.out)
-    return prepare(resources.root, splits.subsets, run.out, workers=settings.workers, on_error=settings.on_error)
+    return prepare(resources.root, splits.subsets, run.out, workers=settings.workers, on_error=settings.on_error,
+                   executor=run.executor)
 
 
 recipe = Recipe("librispeech", Settings, ROOT / "conf" / "librispeech.yaml", [corpus, *mini.STAGES[1:]],

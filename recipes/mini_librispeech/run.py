@@ -73,7 +73,7 @@ def corpus(run: StageRun) -> dict:
                                        settings.tune_utterances)
     resources.save(run.out)
     return prepare(resources.root, splits.subsets, run.out, utterance_ids=splits.utterance_ids,
-                   workers=settings.workers, on_error=settings.on_error)
+                   workers=settings.workers, on_error=settings.on_error, executor=run.executor)
 
 
 @stage(reads=["features", "pronunciations", "align"], settings=["data", "teachers", "align", "transfer.hidden"],
@@ -155,7 +155,7 @@ def export(run: StageRun) -> dict:
     exported = Candidate("exported", "export", lambda: OnnxModel(bundle), figures["parameters"],
                          figures["network_bytes"], decoded=run.settings.decode.words)
     return figures | evaluate_all([exported], graph, None, reported_splits(run),
-                                  evaluation_config(run.settings.decode, search=search), run.out, run.device)
+                                  evaluation_config(run, search=search), run.out, run.device)
 
 
 @stage(reads=["corpus", "features", "lang", "align", "large_lm", "rungs", "teachers", "baseline", "student",
