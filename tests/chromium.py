@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,8 @@ class Chromium:
         self._session: str | None = None
         self.errors: list[str] = []
         self.requests: list[str] = []
+        # of its own and short: it keeps a socket there, whose path is limited
+        self._temporary = tempfile.mkdtemp(prefix="chromium")
         ours, theirs = os.pipe(), os.pipe()
         # Chromium reads commands from descriptor 3 and answers on 4; they are put there from above both
         command_end, answer_end = (fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (ours[0], theirs[1]))
@@ -50,7 +53,8 @@ class Chromium:
                 [sys.executable, "-c", LAUNCH, str(command_end), str(answer_end), program, *FLAGS,
                  f"--user-data-dir={profile}", "about:blank"],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                pass_fds=(command_end, answer_end), start_new_session=True)
+                env=os.environ | {"TMPDIR": self._temporary}, pass_fds=(command_end, answer_end),
+                start_new_session=True)
         finally:
             for end in (command_end, answer_end, ours[0], theirs[1]):
                 os.close(end)
@@ -126,6 +130,7 @@ class Chromium:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        shutil.rmtree(self._temporary, ignore_errors=True)
         for end in (self._commands, self._answers):
             os.close(end)
 

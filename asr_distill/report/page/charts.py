@@ -39,16 +39,19 @@ def measure(results: Results, split: str) -> str:
     return "errors" if any(isinstance(item, ErrorScores) for item in scores) else "WER (%)"
 
 
-def error_panel(results: Results, split: str, identity: str) -> Html | None:
-    """A row a system: its word error rate with the 95 % interval."""
-    found = [(system, errors) for system in results.systems if (errors := errors_of(system, split))]
+def error_panel(results: Results, split: str, identity: str, *, ladder: bool = False) -> Html | None:
+    """A row a system: its word error rate with the 95 % interval. The GMMs have a chart of their own (`ladder`): beside
+    their differences those of networks would not be seen.
+    """
+    found = [(system, errors) for system in results.systems
+             if (system.role == "gmm") == ladder and (errors := errors_of(system, split))]
     if not found:
         return None
     axis = _error_axis(results, split, [errors for _, errors in found])
     unit, digits = ("errors", 0) if measure(results, split) == "errors" else ("WER", 2)
     names = [short(system.name) for system, _ in found]
     panel = Panel(
-        identity, f"{unit} on {split}" + ("" if digits == 0 else ", 95 % interval"),
+        identity, f"{unit} on {split}{', GMMs' * ladder}{', 95 % interval' * (digits > 0)}",
         "; ".join(f"{system.name} {errors[0]:.{digits}f}" for system, errors in found), axis, rows=names,
         height=ROW * len(found) + 54, left=12 + LETTER * max(map(len, names)), right=48)
     for row, (system, (value, low, high)) in enumerate(found):

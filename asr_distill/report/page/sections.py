@@ -66,6 +66,7 @@ def charts_section(experiment: Experiment) -> Html:
     parts: list[Content] = [legend(*((key(role), ROLE_WORDS[role]) for role in roles))]
     for at, split in enumerate(results.scored_splits(), 1):
         drawn = [error_panel(results, split, f"errors-{at}"), cost_panel(results, split, f"size-{at}", "size"),
+                 error_panel(results, split, f"ladder-{at}", ladder=True),
                  cost_panel(results, split, f"speed-{at}", "rtf")]
         if found := [panel for panel in drawn if panel]:
             parts.append(_charts(*found, tall=len(found) == 3))
