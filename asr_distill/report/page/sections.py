@@ -99,7 +99,8 @@ def origin_section(results: Results) -> Html:
         parts.append(tag("details", tag("summary", "Seconds of every stage"), _stages(results)))
     settings = yaml.safe_dump(results.settings, sort_keys=False, allow_unicode=True, width=100)
     parts.append(tag("details", tag("summary", "Settings"),
-                     tag("pre", settings, class_="scroll", tabindex=0, role="region", aria_label="Settings")))
+                     tag("pre", settings, class_="scroll", tabindex=0, role="region", aria_label="Settings"),
+                     class_="long"))  # on paper it stays folded
     return section("origin", "How it was made", *parts)
 
 
