@@ -58,6 +58,7 @@ def test_workers_are_where_the_caller_is_with_threads_as_told(executor: Executor
             assert found == (os.getcwd(), threads)
 
 
+@pytest.mark.slow
 def test_a_killed_workers_jobs_are_done_again(several: Executor) -> None:
     done, killed = {}, 0
     for value, (squared, pid) in several.run(executor_jobs.slow_square, range(16)):
@@ -69,6 +70,7 @@ def test_a_killed_workers_jobs_are_done_again(several: Executor) -> None:
     assert done == {n: n * n for n in range(16)}
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_its_workers_is_named(several: Executor) -> None:
     with pytest.raises(UserError, match=r"^number 3: its worker process was killed 3 times"):
         list(several.run(executor_jobs.die_at_three, range(6), name=lambda value: f"number {value}"))
