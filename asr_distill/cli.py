@@ -74,7 +74,9 @@ def main(argv: list[str] | None = None) -> int:
     own = argparse.ArgumentParser(prog=f"asr-distill {verb.name}", description=verb.summary[:1].upper() +
                                   verb.summary[1:] + ".")
     module.add_arguments(own)
-    return guarded(module.run, own.parse_args(argv[1:]))
+    arguments = own.parse_args(argv[1:])
+    arguments.argv = argv[1:]  # for who starts the same command again
+    return guarded(module.run, arguments)
 
 
 if __name__ == "__main__":

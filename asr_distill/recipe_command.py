@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from asr_distill.config import load_settings
 from asr_distill.device import device_of
 from asr_distill.errors import UserError, nearest
 from asr_distill.logs import to_terminal
+from asr_distill.parallel.crew import Crew, check_devices, joined
+from asr_distill.parallel.launch import launch
 from asr_distill.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,11 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exp-dir", type=Path, default=None, metavar="DIR",
                         help="where results go (default exp/RECIPE)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
+    parser.add_argument("--processes", type=int, default=0, metavar="N",
+                        help="train with N processes, on GPUs one a GPU (also: torchrun -m asr_distill.cli run ...)")
     parser.add_argument("--force", action="store_true", help="run the chosen stages even if nothing changed")
 
 
-def run(recipe: Recipe, arguments: argparse.Namespace) -> int:
-    """Run a recipe's stages as the arguments say."""
+def run(find: Callable[[], Recipe], arguments: argparse.Namespace, command: Sequence[str]) -> int:
+    """Run a recipe's stages as the arguments say; `command`: what follows `python` to do the same.
+
+    One of several processes (parallel.crew) does that, the others join it for its trainings.
+    """
+    with joined() as crew:
+        return crew.serve() if crew.rank else _run(find(), arguments, command, crew)
+
+
+def _run(recipe: Recipe, arguments: argparse.Namespace, command: Sequence[str], crew: Crew) -> int:
     if arguments.list:
         print(recipe.listing())
         return 0
@@ -43,8 +56,15 @@ def run(recipe: Recipe, arguments: argparse.Namespace) -> int:
     last = recipe.number(arguments.stop_stage) if arguments.stop_stage else len(recipe.stages)
     if first > last:
         raise UserError(f"--stage {arguments.stage} comes after --stop-stage {arguments.stop_stage}")
+    if arguments.processes < 0 or (crew.size > 1 and arguments.processes not in (0, crew.size)):
+        raise UserError(f"--processes {arguments.processes}: give 1 or more" if crew.size == 1 else
+                        f"--processes {arguments.processes}: {crew.size} processes were started already: leave it out")
+    device = device_of(arguments.device)
+    if arguments.processes > 1 and crew.size == 1:
+        check_devices(device, arguments.processes)
+        return launch(command, arguments.processes)
     exp = arguments.exp_dir or Path("exp") / recipe.name
-    recipe.run(settings, exp, device_of(arguments.device), first=first, last=last, force=arguments.force)
+    recipe.run(settings, exp, crew.device(device), first=first, last=last, force=arguments.force)
     table = exp / "RESULTS.txt"
     if last == len(recipe.stages) and table.is_file():
         print(table.read_text(encoding="utf-8"))
@@ -57,8 +77,9 @@ def main(recipe: Recipe, argv: list[str] | None = None) -> int:
                                      description=(sys.modules["__main__"].__doc__ or "").strip(),
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    arguments = parser.parse_args(argv)
-    return guarded(lambda parsed: run(recipe, parsed), arguments)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    script = str(Path(sys.argv[0]).absolute())
+    return guarded(lambda parsed: run(lambda: recipe, parsed, [script, *argv]), parser.parse_args(argv))
 
 
 def find_recipes() -> dict[str, Path]:

@@ -13,4 +13,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    return recipe_command.run(recipe_command.load_recipe(arguments.recipe), arguments)
+    return recipe_command.run(lambda: recipe_command.load_recipe(arguments.recipe), arguments,
+                              ["-m", "asr_distill.cli", "run", *arguments.argv])

@@ -11,7 +11,7 @@ PACKAGE = Path(asr_distill.__file__).parent
 # Lower first. A room may import itself and what stands below it.
 FLOORS = [
     ["errors", "files", "progress", "config", "executor", "device", "logs", "lock", "kaldi", "malloc",
-     "usage"],
+     "usage", "parallel"],
     ["corpus", "features"], ["emission"], ["lang"], ["hmm"], ["acoustic"], ["distill"], ["decode"], ["export"],
     ["report"],
     ["command", "stage_record", "stage", "recipe", "recipe_command", "run_command", "recipes_command", "bench_command",

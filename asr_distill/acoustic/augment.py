@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
 from asr_distill.acoustic.config import AugmentConfig
 
+if TYPE_CHECKING:
+    from asr_distill.acoustic.sampling import Place
 
-def spec_augment(windows: torch.Tensor, config: AugmentConfig, random: np.random.Generator) -> torch.Tensor:
+
+def spec_augment(windows: torch.Tensor, config: AugmentConfig, random: np.random.Generator,
+                 place: Place | None = None) -> torch.Tensor:
     """Times and mel bands set to the mean (Park et al. 2019), other ones in each sample.
 
-    windows (batch, frames, mels), 0 = mean -> the same shape, on the same device.
+    windows (batch, frames, mels), 0 = mean -> the same shape, on the same device. place: of a part of a batch, whose
+    masks are those that it has in the whole.
     """
     batch, frames, mels = windows.shape
+    first, samples = (place.first_sample, place.samples) if place else (0, batch)
     for axis, size, masks, width in ((2, frames, config.time_masks, config.time_width),
                                      (1, mels, config.mel_masks, config.mel_width)):
         if masks:
-            kept = _kept(batch, size, masks, min(width, size), random).to(windows.device, windows.dtype)
+            kept = _kept(samples, size, masks, min(width, size), random)[first:first + batch]
+            kept = kept.to(windows.device, windows.dtype)
             windows = windows * kept.unsqueeze(axis)
     return windows
 
 
-def shift_images(images: torch.Tensor, most: int, random: np.random.Generator) -> torch.Tensor:
+def shift_images(images: torch.Tensor, most: int, random: np.random.Generator,
+                 place: Place | None = None) -> torch.Tensor:
     """Each image moved by -most to most pixels down and right, uniform; what moves in is 0, the background.
 
-    images (batch, height, width) -> the same shape, on the same device.
+    images (batch, height, width) -> the same shape, on the same device. place: as for spec_augment.
     """
     batch, height, width = images.shape
-    corners = torch.from_numpy(random.integers(0, 2 * most + 1, (2, batch))).to(images.device)  # of the piece kept
+    first, samples = (place.first_sample, place.samples) if place else (0, batch)
+    drawn = random.integers(0, 2 * most + 1, (2, samples))[:, first:first + batch]
+    corners = torch.from_numpy(drawn).to(images.device)  # of the piece kept
     padded = torch.nn.functional.pad(images, (most,) * 4)  # (batch, height + 2 most, width + 2 most)
     # every piece at every corner, as a view; one copy takes each image's own
     pieces = padded.unfold(1, height, 1).unfold(2, width, 1)  # (batch, 2 most + 1, 2 most + 1, height, width)

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from asr_distill.acoustic.global_norm import global_batch_norm
+from asr_distill.parallel.peers import ALONE, Peers
+
 # Frames of one utterance that are classified at once: bounds the memory of hour-long recordings.
 UTTERANCE_BLOCK = 2048
 
@@ -62,8 +65,11 @@ class Float32Norm(nn.Module):
     """Batch or layer normalisation whose parameters and running statistics stay float32 in a bfloat16 network.
 
     A running mean in bfloat16 would stop moving: a step of a tenth is below its resolution. Batch normalisation reads
-    and writes bfloat16 and computes in float32 inside; layer normalisation does so only on a copy.
+    and writes bfloat16 and computes in float32 inside; layer normalisation does so only on a copy. With `peers` batch
+    statistics are over the rows of all of them.
     """
+
+    peers: Peers = ALONE
 
     def __init__(self, kind: str, width: int):
         super().__init__()
@@ -72,5 +78,7 @@ class Float32Norm(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden (..., width) -> the same shape and dtype; batch statistics are taken over all rows."""
         if isinstance(self.norm, nn.BatchNorm1d):
+            if self.training and self.peers.size > 1:
+                return global_batch_norm(hidden.flatten(0, -2), self.norm, self.peers).view(hidden.shape)
             return self.norm(hidden.flatten(0, -2)).view(hidden.shape)
         return self.norm(hidden.float()).to(hidden.dtype)

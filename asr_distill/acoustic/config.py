@@ -134,7 +134,10 @@ class TrainerConfig:
     newbob_factor: float = 0.5
     gradient_clip: float = 5.0  # greatest global norm; 0 = off
     max_norm: float = field(default=0.0, metadata=LATER)  # greatest length of a unit's incoming weights; 0 = off
-    batch: int = 2048  # frames per update
+    batch: int = 2048  # frames per update, of all processes together
+    # In so many pieces is a process's part of a batch gone through, for less memory. The update is that of the whole
+    # batch; but batch normalisation (NetworkConfig.norm) has the statistics of a piece.
+    accumulate: int = field(default=1, metadata=LATER)
     chunk: int = 1  # contiguous frames that one sample is made of; a multiple of the network's stride
     augment: AugmentConfig = AugmentConfig()
     average: int = 0  # > 0: the result is an exponential average of the weights over so many updates
@@ -148,7 +151,7 @@ class TrainerConfig:
     tensorboard: bool = field(default=True, metadata=NO_RESULT)  # scalars under work/tensorboard
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "batch", "chunk", "epochs", "checkpoint_seconds"):
+        for name in ("learning_rate", "batch", "accumulate", "chunk", "epochs", "checkpoint_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be > 0, not {getattr(self, name)}")
         for name in ("weight_decay", "warmup_updates", "gradient_clip", "max_updates", "evaluate_updates",

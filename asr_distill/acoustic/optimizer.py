@@ -13,6 +13,7 @@ from torch import nn
 
 from asr_distill.acoustic.base import Float32Norm
 from asr_distill.acoustic.config import TrainerConfig
+from asr_distill.parallel.peers import Peers
 
 # Parameters begin at multiples of this many numbers: aligned for vector units, whatever the shapes.
 ALIGNMENT = 64
@@ -26,6 +27,7 @@ class MasterOptimizer:
 
     def __init__(self, network: nn.Module, config: TrainerConfig, dtype: torch.dtype):
         self.clip = config.gradient_clip
+        self.collected = False  # whether the flat gradients hold something of the next step
         self.parameters = list(network.parameters())
         keep = {id(p) for module in network.modules() if isinstance(module, Float32Norm) for p in module.parameters()}
         matrices = [p for p in self.parameters if p.ndim > 1]
@@ -42,10 +44,18 @@ class MasterOptimizer:
             self.optimizer = torch.optim.SGD(settings, lr=config.learning_rate, momentum=config.momentum,
                                              nesterov=config.momentum > 0, fused=True)
 
-    def step(self, learning_rate: float) -> None:
-        """One update from the parameters' .grad, which are freed."""
+    def collect(self) -> list[torch.Tensor]:
+        """Take the parameters' .grad, which are freed, to what was taken since the last step; the float32 sums."""
         for flat in self.groups:
-            flat.collect_gradients()
+            flat.collect_gradients(add=self.collected)
+        self.collected = True
+        return [flat.gradient for flat in self.groups]
+
+    def step(self, learning_rate: float) -> None:
+        """One update from what was collected, or else from the parameters' .grad, which are freed."""
+        if not self.collected:
+            self.collect()
+        self.collected = False
         if self.clip:
             norms = torch.stack([flat.gradient.norm() for flat in self.groups])
             scale = (self.clip / (norms.norm() + 1e-6)).clamp(max=1.0)
@@ -57,6 +67,13 @@ class MasterOptimizer:
         self.optimizer.step()
         for flat in self.groups:
             flat.publish()
+
+    def follow(self, peers: Peers) -> None:
+        """Take the chief's weights: processors that round differently would drift apart."""
+        if peers.size > 1:
+            peers.take_(*(flat.master.data for flat in self.groups))
+            for flat in self.groups:
+                flat.publish()
 
     def constrain(self, parameters: Sequence[torch.Tensor], change: Callable[[torch.Tensor], None]) -> None:
         """Let `change` alter the float32 masters of some parameters in place; the network follows."""
@@ -130,11 +147,14 @@ class _Flat:
         return [flat[begin:begin + parameter.numel()].view(parameter.shape)
                 for parameter, begin in zip(self.parameters, self.begins, strict=False)]
 
-    def collect_gradients(self) -> None:
+    def collect_gradients(self, add: bool = False) -> None:
         for parameter, view in zip(self.parameters, self.gradient_views, strict=True):
             if parameter.grad is None:
                 raise ValueError("a parameter of the network takes no part in its output")
-            view.copy_(parameter.grad)
+            if add:
+                view.add_(parameter.grad)
+            else:
+                view.copy_(parameter.grad)
             parameter.grad = None
 
     def publish(self) -> None:

@@ -1,4 +1,9 @@
-"""One training run: updates, held-out evaluations, checkpoints. The loop that drives it is in trainer.py."""
+"""One training run: updates, held-out evaluations, checkpoints. The loop that drives it is in trainer.py.
+
+Of several processes each goes through its part of every batch (`peers`); gradients, batch statistics, losses and
+held-out scores are summed, so that all hold the same weights and numbers and come to the same decisions. The first one
+alone writes files.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +19,20 @@ from torch import nn
 
 from asr_distill.acoustic.augment import shift_images, spec_augment
 from asr_distill.acoustic.average import WeightAverage
-from asr_distill.acoustic.base import Network
+from asr_distill.acoustic.base import Float32Norm, Network
 from asr_distill.acoustic.checkpoint import TrainerState, save_state, write_tensors
 from asr_distill.acoustic.config import TrainerConfig
 from asr_distill.acoustic.data import TrainingData
+from asr_distill.acoustic.dropout import Dropout
 from asr_distill.acoustic.optimizer import MasterOptimizer, limit_norms
 from asr_distill.acoustic.precision import choose_precision, synchronise
-from asr_distill.acoustic.sampling import sampler_for
+from asr_distill.acoustic.sampling import Batch, Part, sampler_for
 from asr_distill.acoustic.schedule import learning_rate, newbob_scale
 from asr_distill.acoustic.spliced import SplicedLinear, semi_orthogonalise
 from asr_distill.acoustic.targets import Targets
 from asr_distill.errors import UserError
 from asr_distill.files import write_json
+from asr_distill.parallel.peers import ALONE, Peers
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -40,13 +47,19 @@ class TrainingRun:
     """A run in the middle of its work; `state` and the tensors of `save` are all that it consists of."""
 
     def __init__(self, network: Network, data: TrainingData, targets: Targets, config: TrainerConfig,
-                 state: TrainerState, seed: int, identity: str, work: Path, device: torch.device, label: str):
+                 state: TrainerState, seed: int, identity: str, work: Path, device: torch.device, label: str,
+                 peers: Peers = ALONE):
         self.network, self.data, self.targets, self.config = network, data, targets, config
         self.state, self.seed, self.identity, self.work = state, seed, identity, work
-        self.device, self.label = device, label
+        self.device, self.label, self.peers = device, label, peers
         self.dtype = choose_precision(state.precision, device).dtype  # type: ignore[arg-type]
         self.optimizer = MasterOptimizer(network, config, self.dtype)
         self.sampler = sampler_for(network, data, config.batch, config.chunk, self.dtype, seed)
+        parts = peers.size * config.accumulate
+        if self.sampler.samples < parts:
+            raise UserError(f"{label}: a batch of {self.sampler.samples} samples cannot be shared out into {parts} "
+                            f"parts ({peers.size} processes, trainer.accumulate={config.accumulate}): raise "
+                            "trainer.batch, or take fewer")
         self.batch, self.epoch_updates = self.sampler.frames, self.sampler.epoch_updates
         self.total = config.max_updates or config.epochs * self.epoch_updates
         self.evaluate_updates = config.evaluate_updates or self.epoch_updates
@@ -62,11 +75,14 @@ class TrainingRun:
             module.weight for module in network.modules()
             if isinstance(module, (nn.Linear, nn.Conv2d, SplicedLinear))]
         self.semi_orthogonal = list(network.semi_orthogonal())
-        self.dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in network.modules())
+        self.dropouts = [module for module in network.modules() if isinstance(module, Dropout) and module.p > 0]
+        self.norms = [module for module in network.modules() if isinstance(module, Float32Norm)]
+        for norm in self.norms:
+            norm.peers = peers
         self.accuracy = math.nan  # of the last batch looked at
         self.loss = math.nan
         self.saved_at = time.monotonic()
-        self.board = _tensorboard(work, state.update) if config.tensorboard else None
+        self.board = _tensorboard(work, state.update) if config.tensorboard and peers.chief else None
         network.train()
 
     @property
@@ -84,7 +100,8 @@ class TrainingRun:
         state.seconds += time.perf_counter() - started
         if due:
             self._evaluate()
-        if (self.finished or time.monotonic() - self.saved_at >= self.config.checkpoint_seconds
+        if self.peers.chief and (
+                self.finished or time.monotonic() - self.saved_at >= self.config.checkpoint_seconds
                 or (self.config.checkpoint_updates and state.update % self.config.checkpoint_updates == 0)):
             self.save()
 
@@ -102,6 +119,7 @@ class TrainingRun:
             tensors |= self.average.tensors
         save_state(self.work / "checkpoint.safetensors", self.state, tensors, self.identity)
         self.saved_at = time.monotonic()
+        self.peers.note(self.label, self.state.update)
 
     def restore(self, tensors: dict[str, torch.Tensor]) -> None:
         self.optimizer.load_state(tensors)
@@ -113,39 +131,61 @@ class TrainingRun:
         self.loss_sum.fill_(self.state.loss_sum)
 
     def close(self) -> None:
+        """The network knows of no batch any more."""
+        for norm in self.norms:
+            norm.peers = ALONE
+        for layer in self.dropouts:
+            layer.stand(None)
         if self.board:
             self.board.close()
 
     def _update(self) -> None:
-        state = self.state
-        batch = self.sampler.batch(state.update)
-        if self.dropout:
-            torch.manual_seed(int(np.random.SeedSequence((self.seed, 1, state.update)).generate_state(1)[0]))
-        logits = self.network(self._augmented(batch.windows), batch.rows)  # (frames, pdfs)
-        loss = self.targets.loss(logits, batch.frames)
-        loss.backward()
+        state, pieces = self.state, self.config.accumulate
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        for piece in range(pieces):
+            loss += self._backward(Part(self.peers.rank * pieces + piece, self.peers.size * pieces))
+            gradients = self.optimizer.collect()
+        self.peers.sum_(*gradients, loss)
         self.optimizer.step(self._rate())
         if self.semi_orthogonal and state.update % CONSTRAINT_UPDATES == 0:
             self.optimizer.constrain(self.semi_orthogonal, semi_orthogonalise)
         if self.config.max_norm:
             self.optimizer.constrain(self.affine, self._limit_norms)
-        self.loss_sum += loss.detach()
+        self.loss_sum += loss
         state.update += 1
         if self.average:
             self.average.step(state.update)
         state.loss_updates += 1
-        if state.update % LOOK_UPDATES == 0 or state.update == 1:
-            self.loss = float(loss.detach())
-            self.accuracy = float((logits.argmax(1) == self.data.pdf_ids[batch.frames]).float().mean())
+        if _looked_at(state.update):
+            self.loss = float(loss)
 
-    def _augmented(self, windows: torch.Tensor) -> torch.Tensor:
-        """windows (samples, frames, coefficients), as this update is to see them."""
-        config, update = self.config.augment, self.state.update
+    def _backward(self, part: Part) -> torch.Tensor:
+        """Gradients of a part of the batch, and what it adds to the mean loss of the whole: ()."""
+        batch = self.sampler.batch(self.state.update, part)
+        place, count = batch.place, len(batch.frames)
+        if self.dropouts:  # each part draws what the whole batch would
+            torch.manual_seed(int(np.random.SeedSequence((self.seed, 1, self.state.update)).generate_state(1)[0]))
+            for layer in self.dropouts:
+                layer.stand(place if part.count > 1 else None)
+        logits = self.network(self._augmented(batch), batch.rows)  # (frames, pdfs)
+        # without a frame that counts the network is gone through all the same: others wait for its batch statistics
+        loss = self.targets.loss(logits, batch.frames) if count else logits.float().sum()
+        if count < place.rows:
+            loss = loss * (count / place.rows)
+        loss.backward()
+        if count and _looked_at(self.state.update + 1):
+            self.accuracy = float((logits.argmax(1) == self.data.pdf_ids[batch.frames]).float().mean())
+        return loss.detach()
+
+    def _augmented(self, batch: Batch) -> torch.Tensor:
+        """Its windows (samples, frames, coefficients), as this update is to see them."""
+        config, update, windows = self.config.augment, self.state.update, batch.windows
         if self.augment:
-            windows = spec_augment(windows, config, np.random.default_rng((self.seed, 2, update)))
+            windows = spec_augment(windows, config, np.random.default_rng((self.seed, 2, update)), batch.place)
         if config.shift and self.data.image:
             images = windows.view(-1, *self.data.image)
-            windows = shift_images(images, config.shift, np.random.default_rng((self.seed, 3, update))).view_as(windows)
+            random = np.random.default_rng((self.seed, 3, update))
+            windows = shift_images(images, config.shift, random, batch.place).view_as(windows)
         return windows
 
     def _limit_norms(self, weight: torch.Tensor) -> None:
@@ -164,6 +204,7 @@ class TrainingRun:
         return total
 
     def _evaluate(self) -> None:
+        self.optimizer.follow(self.peers)
         with self.average.applied() if self.average else contextlib.nullcontext():
             self._evaluate_weights()
 
@@ -183,14 +224,16 @@ class TrainingRun:
         if accuracy is None or accuracy > state.best_accuracy:
             state.best_accuracy = -1.0 if accuracy is None else accuracy
             state.best_update, state.since_best = state.update, 0
-            self._write_best(entry)
+            if self.peers.chief:
+                self._write_best(entry)
         else:
             state.since_best += 1
         if accuracy is not None:
             state.newbob_scale = newbob_scale(self.config, state.newbob_scale, accuracy - state.last_accuracy)
             state.last_accuracy = accuracy
         state.stopped = bool(self.config.patience) and state.since_best >= self.config.patience
-        write_json(self.work / "history.json", state.history)
+        if self.peers.chief:
+            write_json(self.work / "history.json", state.history)
         if self.board:
             for name, value in entry.items():
                 if value is not None and name != "update":
@@ -203,22 +246,28 @@ class TrainingRun:
         if not len(self.data.heldout):
             return None, None
         self.network.eval()
-        correct = torch.zeros((), dtype=torch.float64, device=self.device)
-        nats = torch.zeros_like(correct)
-        for batch in self.sampler.heldout():
+        totals = torch.zeros(2, dtype=torch.float64, device=self.device)  # frames that are right, nats
+        for batch in self.sampler.heldout(Part(self.peers.rank, self.peers.size)):
             logits = self.network(batch.windows, batch.rows).float()
             pdf_ids = self.data.pdf_ids[batch.frames]
-            correct += (logits.argmax(1) == pdf_ids).sum()
-            nats += nn.functional.cross_entropy(logits, pdf_ids, reduction="sum")
+            totals[0] += (logits.argmax(1) == pdf_ids).sum()
+            totals[1] += nn.functional.cross_entropy(logits, pdf_ids, reduction="sum")
         self.network.train()
+        self.peers.sum_(totals)
         synchronise(self.device)
-        return float(correct) / len(self.data.heldout), float(nats) / len(self.data.heldout)
+        correct, nats = totals.tolist()
+        return correct / len(self.data.heldout), nats / len(self.data.heldout)
 
     def _write_best(self, entry: dict[str, Any]) -> None:
         tensors = dict(self.network.named_buffers())
         for (name, _), weights in zip(self.network.named_parameters(), self.optimizer.master_weights(), strict=True):
             tensors[name] = weights
         write_tensors(self.work / "best.safetensors", tensors, entry)
+
+
+def _looked_at(update: int) -> bool:
+    """Whether the progress line is to tell this update's loss and accuracy."""
+    return update % LOOK_UPDATES == 0 or update == 1
 
 
 def _tensorboard(work: Path, update: int) -> SummaryWriter:

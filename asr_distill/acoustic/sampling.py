@@ -19,12 +19,41 @@ EVALUATION_BATCH = 4096  # frames
 
 
 @dataclass(frozen=True)
+class Part:
+    """The index-th of `count` contiguous parts of something, as equal as can be."""
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, total: int) -> slice:
+        """Which of `total` things."""
+        return slice(self.index * total // self.count, (self.index + 1) * total // self.count)
+
+
+WHOLE = Part()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a part of a batch stands in it. Samples are windows; rows are the frames that the loss counts."""
+
+    first_sample: int
+    samples: int  # of the whole batch
+    first_row: int
+    rows: int  # of the whole batch
+
+
+@dataclass(frozen=True)
 class Batch:
-    """What the network gets and what its loss counts: `network(windows, rows)` has one row for each of `frames`."""
+    """What the network gets and what its loss counts: `network(windows, rows)` has one row for each of `frames`.
+
+    A batch may be a part of what an update is made of: see `place`.
+    """
 
     windows: torch.Tensor  # (samples, left + n + right, coefficients)
     frames: torch.Tensor  # int64 (k,): rows in the frame store, each with a target
     rows: torch.Tensor | None  # int64 (k,): their rows among the samples * n; None: all, in order
+    place: Place
 
 
 class Sampler(Protocol):
@@ -32,10 +61,13 @@ class Sampler(Protocol):
 
     epoch_updates: int
     frames: int  # trained on in an update, in the mean
+    samples: int  # windows that an update is made of
 
-    def batch(self, update: int) -> Batch: ...
+    def batch(self, update: int, part: Part = WHOLE) -> Batch:
+        """What an update is made of, or a part of that: nothing else is gathered."""
 
-    def heldout(self) -> Iterator[Batch]: ...
+    def heldout(self, part: Part = WHOLE) -> Iterator[Batch]:
+        """All frames held out, or the part-th of every part.count batches of them."""
 
 
 def sampler_for(network: Network, data: TrainingData, batch: int, chunk: int, dtype: torch.dtype,
@@ -52,24 +84,28 @@ class SingleFrames:
 
     def __init__(self, network: Network, data: TrainingData, batch: int, chunk: int, dtype: torch.dtype, seed: int):
         self.network, self.data, self.dtype, self.seed = network, data, dtype, seed
-        self.frames = min(batch, len(data.train))
+        self.frames = self.samples = min(batch, len(data.train))
         # a last, smaller batch is left out: every epoch leaves out others
         self.epoch_updates = len(data.train) // self.frames
         self.order = torch.empty(0, dtype=torch.int64)
         self.epoch = -1
 
-    def batch(self, update: int) -> Batch:
+    def batch(self, update: int, part: Part = WHOLE) -> Batch:
         epoch, position = divmod(update, self.epoch_updates)
         if epoch != self.epoch:
             shuffle = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.data.train))
             self.order, self.epoch = self.data.train[torch.from_numpy(shuffle)].to(self.data.device), epoch
-        return self._windows(self.order[position * self.frames:(position + 1) * self.frames])
+        return self._windows(self.order[position * self.frames:(position + 1) * self.frames], part)
 
-    def heldout(self) -> Iterator[Batch]:
-        yield from map(self._windows, self.data.heldout.to(self.data.device).split(EVALUATION_BATCH))
+    def heldout(self, part: Part = WHOLE) -> Iterator[Batch]:
+        batches = self.data.heldout.to(self.data.device).split(EVALUATION_BATCH)
+        yield from map(self._windows, batches[part.index::part.count])
 
-    def _windows(self, frames: torch.Tensor) -> Batch:
-        return Batch(self.data.windows(frames, self.network.left, self.network.right, self.dtype), frames, None)
+    def _windows(self, frames: torch.Tensor, part: Part = WHOLE) -> Batch:
+        here = part.of(len(frames))
+        place = Place(here.start, len(frames), here.start, len(frames))
+        own = frames[here]
+        return Batch(self.data.windows(own, self.network.left, self.network.right, self.dtype), own, None, place)
 
 
 class Chunks:
@@ -90,29 +126,32 @@ class Chunks:
         self.order = np.empty((0, 3), np.int64)
         self.epoch = -1
 
-    def batch(self, update: int) -> Batch:
+    def batch(self, update: int, part: Part = WHOLE) -> Batch:
         epoch, position = divmod(update, self.epoch_updates)
         if epoch != self.epoch:
             random = np.random.default_rng((self.seed, 0, epoch))
             chunks = _cut(self.spans, self.chunk, random)
             self.order, self.epoch = chunks[random.permutation(len(chunks))], epoch
-        return self._windows(self.order[position * self.samples:(position + 1) * self.samples], self.trained)
+        return self._windows(self.order[position * self.samples:(position + 1) * self.samples], self.trained, part)
 
-    def heldout(self) -> Iterator[Batch]:
+    def heldout(self, part: Part = WHOLE) -> Iterator[Batch]:
         chunks = _cut(self.heldout_spans, self.chunk, None)
         samples = max(1, EVALUATION_BATCH // self.chunk)
-        for begin in range(0, len(chunks), samples):
+        for begin in range(part.index * samples, len(chunks), part.count * samples):
             yield self._windows(chunks[begin:begin + samples], self.held)
 
-    def _windows(self, chunks: np.ndarray, wanted: np.ndarray) -> Batch:
+    def _windows(self, chunks: np.ndarray, wanted: np.ndarray, part: Part = WHOLE) -> Batch:
         starts, begins, ends = chunks.T
         frames = starts[:, None] + np.arange(self.chunk)  # (samples, chunk)
         inside = (frames >= begins[:, None]) & (frames < ends[:, None])
-        counted = np.flatnonzero(inside & wanted[np.where(inside, frames, 0)])
-        windows = self.data.chunk_windows(torch.from_numpy(chunks), self.chunk, self.network.left,
+        counts = inside & wanted[np.where(inside, frames, 0)]
+        here = part.of(len(chunks))
+        place = Place(here.start, len(chunks), int(counts[:here.start].sum()), int(counts.sum()))
+        frames, counted = frames[here], np.flatnonzero(counts[here])
+        windows = self.data.chunk_windows(torch.from_numpy(chunks[here]), self.chunk, self.network.left,
                                           self.network.right, self.dtype)
         rows = None if len(counted) == frames.size else torch.from_numpy(counted).to(self.data.device)
-        return Batch(windows, torch.from_numpy(frames.ravel()[counted]).to(self.data.device), rows)
+        return Batch(windows, torch.from_numpy(frames.ravel()[counted]).to(self.data.device), rows, place)
 
 
 def _chosen(frames: torch.Tensor, count: int) -> np.ndarray:

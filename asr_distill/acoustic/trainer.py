@@ -22,6 +22,8 @@ from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.precision import choose_precision
 from asr_distill.acoustic.run import TrainingRun
 from asr_distill.acoustic.targets import Targets
+from asr_distill.parallel.crew import current
+from asr_distill.parallel.peers import Peers
 from asr_distill.progress import Progress
 
 __all__ = ["TrainResult", "TrainerConfig", "train"]
@@ -53,7 +55,9 @@ def train(network: Network, data: TrainingData, targets: Targets, config: Traine
 
     Files in `work`: checkpoint.safetensors (all state), best.safetensors, history.json, tensorboard/. Killed at any
     moment, the same call goes on from the last checkpoint to the same bits as an uninterrupted run (same device and
-    number of threads). The order of frames and dropout depend on `seed` alone.
+    number of threads). The order of frames and dropout depend on `seed` alone. Where this process has joined others
+    (parallel.crew) they train along, each on its part of every batch; how many they are changes nothing but rounding,
+    and a run may go on with another number of them.
 
     Raises UserError where the loss is no longer a number, or a checkpoint is damaged.
     """
@@ -61,10 +65,11 @@ def train(network: Network, data: TrainingData, targets: Targets, config: Traine
     network.to(device)
     resumed = _resume(work / "checkpoint.safetensors", identity, device, label)
     state = resumed[0] if resumed else TrainerState(precision=choose_precision(config.precision, device).name)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        run = TrainingRun(network, data, targets.to(device), config, state, seed, identity, work, device, label)
-        if resumed:
-            run.restore(resumed[1])
+    shared = SharedTraining(network, data, targets, config, state, resumed[1] if resumed else None, seed, label)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), \
+            current().call(lambda: shared, work, device) as peers:
+        run = shared.start(peers, identity, work, device)
+        peers.note(label, state.update)
         frames = run.batch
         with contextlib.closing(run), Progress(label, run.total * frames, "frames",
                                                done=state.update * frames) as progress:
@@ -72,6 +77,33 @@ def train(network: Network, data: TrainingData, targets: Targets, config: Traine
                 run.advance()
                 progress.update(frames, run.note())
     return _result(network, state, run, work, device)
+
+
+@dataclass(frozen=True)
+class SharedTraining:
+    """All that a process needs to take part in a training, as the first one hands it to the others."""
+
+    network: Network
+    data: TrainingData
+    targets: Targets
+    config: TrainerConfig
+    state: TrainerState  # its precision is what the first process chose
+    tensors: dict[str, torch.Tensor] | None  # of the checkpoint that it goes on from
+    seed: int
+    label: str
+
+    def start(self, peers: Peers, identity: str, work: Path, device: torch.device) -> TrainingRun:
+        run = TrainingRun(self.network, self.data, self.targets.to(device), self.config, self.state, self.seed,
+                          identity, work, device, self.label, peers)
+        if self.tensors is not None:
+            run.restore(self.tensors)
+        return run
+
+    def join(self, peers: Peers, device: torch.device) -> None:
+        """Train along as one of the other processes, to the end."""
+        with contextlib.closing(self.start(peers, "", Path(), device)) as run:
+            while not run.finished:
+                run.advance()
 
 
 def _result(network: Network, state: TrainerState, run: TrainingRun, work: Path,
@@ -110,7 +142,8 @@ def _resume(path: Path, identity: str, device: torch.device,
 def _identity(network: nn.Module, data: TrainingData, targets: Targets, config: TrainerConfig, seed: int) -> str:
     """Digest of what decides the result: settings, seed, first weights, which frames, and the kind of targets."""
     digest = hashlib.sha256()
-    settings = {key: value for key, value in asdict(config).items() if key not in NOT_IDENTITY}
+    settings = {key: value for key, value in asdict(config).items()
+                if key not in NOT_IDENTITY and (key, value) != ("accumulate", 1)}  # what came later changes no identity
     digest.update(json.dumps([settings, seed, type(targets).__name__, data.num_frames, data.num_pdfs,
                               data.left, data.right], sort_keys=True).encode())
     arrays = [data.train, data.heldout, *network.state_dict().values()]
