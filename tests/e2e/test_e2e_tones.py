@@ -110,6 +110,18 @@ def test_the_exported_student_transcribes(finished: Path, tones: Path) -> None:
     assert sum(word in heard for word in said) >= len(said) - 2
 
 
+def test_the_page_shows_the_systems_and_lets_people_hear(finished: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    done = subprocess.run([sys.executable, "-m", "asr_distill.cli", "report", str(finished), "--out", str(page)],
+                          capture_output=True, text=True, check=True, cwd=ROOT, stdin=subprocess.DEVNULL)
+    assert "8 examples" in done.stdout
+    text = page.read_text()
+    assert text.count("<audio ") == 8 and "word times guessed" not in text
+    for title in ("Frame accuracy, held out", "WER on dev_clean_2, 95 % interval", "How often the best senone is right"):
+        assert title in text
+    assert all(system["name"] in text for system in results(finished)["systems"])
+
+
 def test_kill_9_in_every_long_stage_then_the_same_results(finished: Path, tones: Path, tmp_path: Path) -> None:
     exp = tmp_path / "exp"
     arrivals = {
