@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from asr_distill.executor import Executor, ExecutorSettings, Threads, open_executor
+
+# the toy worlds of other rooms; workers are given this path too
+sys.path += [str(Path(__file__).resolve().parents[1] / room) for room in ("hmm", "decode")]
 
 
 @pytest.fixture(scope="session", params=["serial", "threads", "processes", "dask"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from executor_killing import Killing
-
-TESTS = Path(__file__).resolve().parents[1]
-sys.path += [str(TESTS / room) for room in ("hmm", "decode")]
 from decode_toy import ToyEmission, toy_corpus, toy_graph
+from executor_killing import Killing
 from hmm_worlds import LANG, make_world, templates
 
 from asr_distill.decode.executor_pool import ExecutorPool
@@ -149,5 +145,5 @@ def test_damaged_audio_is_named(executor: Executor, cuts: lhotse.CutSet, tmp_pat
 def test_a_fault_in_decoding_names_the_utterance(executor: Executor, graph: Path, tmp_path: Path) -> None:
     store, _ = toy_corpus(9)
     store.matrices[4][3, 2] = np.nan
-    with pytest.raises(UserError, match="^utt004: the model's log-likelihoods hold NaN"):
+    with pytest.raises(UserError, match=r"^utt004: the model's log-likelihoods hold NaN"):
         decode_store(ToyEmission(), store, graph, SEARCH, work=tmp_path, device=CPU, pool=ExecutorPool(executor))
