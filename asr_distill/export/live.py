@@ -76,6 +76,14 @@ class LiveRecogniser:
     is incomplete or damaged, or the network cannot be streamed (its look-ahead or its CMVN has no bound).
     """
 
+    _samples: int  # heard in the stream
+    _start: int  # the utterance's first frame
+    _told: tuple[str, ...]  # words of the last partial text
+    _log_likelihoods: list[np.ndarray]  # of the utterance so far
+    _waiting: torch.Tensor  # (frames, bands) that the network has not heard
+    _past: torch.Tensor  # of the emission: (1, history, bands), and how many frames it has heard, (1,)
+    _heard: torch.Tensor
+
     def __init__(self, directory: Path, *, block_ms: float = BLOCK_MS, endpoints: EndpointConfig | None = None,
                  word_times: bool = True, check_graph: bool = True):
         """`block_ms`: of sound that is recognised at a time, rounded to whole frames (and the network's strides).
@@ -170,10 +178,9 @@ class LiveRecogniser:
     def _reset(self) -> None:
         """Before a stream's first sample."""
         bands = self.source.features.num_mel_bins
-        self._samples = self._start = 0  # samples heard; the utterance's first frame
-        self._told: tuple[str, ...] = ()
-        self._log_likelihoods: list[np.ndarray] = []  # of the utterance so far
-        self._waiting = torch.zeros(0, bands)  # frames that the network has not heard
+        self._samples = self._start = 0
+        self._told, self._log_likelihoods = (), []
+        self._waiting = torch.zeros(0, bands)
         self._past = torch.zeros(1, self.emission.history, bands)
         self._heard = torch.zeros(1, dtype=torch.long)
         self.fbank.reset()

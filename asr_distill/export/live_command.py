@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.files:
         raise UserError("--stream reads standard input and takes no files; leave one of the two out")
     if any(vars(arguments).get(name) for name in ("srt", "ctm", "nbest", "out", "force")) or arguments.jobs != 1:
-        raise UserError("--stream prints text or --json; --srt, --ctm, --nbest, --out, --force and --jobs are for files")
+        raise UserError("--stream prints text or --json: --srt, --ctm, --nbest, --out, --force, --jobs are for files")
     if not arguments.pause >= 0 or not 0 < arguments.block <= 10_000:
         raise UserError(f"--pause {arguments.pause:g} --block {arguments.block:g}: a pause must not be negative, a "
                         "block must be above 0 and at most 10,000 ms")
@@ -107,7 +107,7 @@ class _Lines:
             text = event.text if final else event.text[-width:]  # a longer line could not be taken back
             print(CLEAR + text, end="\n" if final else "", flush=True)
         else:
-            print(event.text if final else f"{event.text} ...", flush=True)
+            print(event.text if final else f"{event.text} ...".lstrip(), flush=True)
 
 
 @contextmanager

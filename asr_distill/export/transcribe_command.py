@@ -16,8 +16,10 @@ FORM_NAMES = ("json", "srt", "ctm")  # of forms.FORMS; plain text without a flag
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", type=Path, metavar="DIR", help="an exported recogniser (a recipe's export stage)")
-    parser.add_argument("files", type=Path, nargs="*", metavar="FILE",
-                        help="sound files (wav, flac, ogg, mp3; any rate, channels and length) and folders of them")
+    files = parser.add_argument(
+        "files", type=Path, nargs="+", default=[], metavar="FILE",
+        help="sound files (wav, flac, ogg, mp3; any rate, channels and length) and folders of them")
+    files.required = False  # --stream takes none ("*" would allow no option between DIR and FILE)
     form = parser.add_mutually_exclusive_group()
     for name, text in zip(FORM_NAMES, (
             "a JSON object a line and file, with start, end (seconds) and confidence of every word",
