@@ -10,7 +10,7 @@ import asr_distill
 PACKAGE = Path(asr_distill.__file__).parent
 # Lower first. A room may import itself and what stands below it.
 FLOORS = [
-    ["errors", "files", "progress", "config", "executor", "device", "logs", "lock", "kaldi", "malloc",
+    ["errors", "files", "progress", "config", "executor", "device", "logs", "lock", "kaldi", "k2fsa", "malloc",
      "usage", "parallel"],
     ["corpus", "features"], ["emission"], ["lang"], ["hmm"], ["acoustic"], ["distill"], ["decode"], ["export"],
     ["report"],
