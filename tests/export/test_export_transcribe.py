@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 import soundfile
 import soxr
 
+from asr_distill.cli import main
+from asr_distill.errors import UserError
 from asr_distill.export.transcribe import Transcriber
 from asr_distill.export.transcribe_command import add_arguments, run
 
@@ -116,3 +119,48 @@ def test_command_goes_on_after_an_unreadable_file(toy, tmp_path: Path, capsys: p
     assert command(toy.directory, *files, "--json") == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [("error" in line) for line in lines] == [True] * 4 + [False]
+
+
+def test_silence_has_one_text_and_words_after_it_are_found(toy, transcriber: Transcriber, tmp_path: Path) -> None:
+    silence = np.zeros(40 * RATE, np.float32)
+    soundfile.write(tmp_path / "silence.wav", silence, RATE)
+    assert transcriber.transcribe(tmp_path / "silence.wav", nbest=3).nbest == (("", 1.0, 0.0),)
+    spoken = toy.speech.say(("YES", "NO"), seed=2)
+    soundfile.write(tmp_path / "late.flac", np.concatenate([silence, spoken.samples]), RATE)
+    late = transcriber.transcribe(tmp_path / "late.flac", nbest=3)
+    assert late.text == late.nbest[0].text == "YES NO" and late.words[0].start > 40
+    assert [word.end - 40 for word in late.words] == pytest.approx(spoken.ends, abs=0.05)
+
+
+def test_samples_that_are_no_numbers(toy, tmp_path: Path) -> None:
+    samples = toy.speech.say(("YES",), seed=2).samples
+    samples[len(samples) // 2] = np.nan
+    soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+    with pytest.raises(UserError, match=r"a.wav: holds samples that are no numbers"):
+        Transcriber(toy.directory).transcribe(tmp_path / "a.wav")
+
+
+def test_a_damaged_recogniser_is_one_line(toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(toy.directory, tmp_path / "copy")
+    data = bytearray((tmp_path / "copy" / "network.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "copy" / "network.onnx").write_bytes(data)
+    soundfile.write(tmp_path / "a.wav", toy.speech.say(("YES",), seed=2).samples, RATE)
+    for change in (lambda: None, (tmp_path / "copy" / "network.onnx").unlink):
+        change()
+        assert main(["transcribe", str(tmp_path / "copy"), str(tmp_path / "a.wav")]) == 1
+        told = capsys.readouterr()
+        assert told.out == "" and len(told.err.splitlines()) == 1 and "network.onnx" in told.err
+
+
+def test_words_drowned_in_another_voice_are_unsure(toy, transcriber: Transcriber, tmp_path: Path) -> None:
+    def sure(other: float) -> float:
+        found: list[float] = []
+        for index, spoken in enumerate(toy.speech.utterances(8, seed=41)):
+            voice = toy.speech.say(tuple(reversed(spoken.words)), seed=index).samples
+            mixed = spoken.samples + other * np.resize(voice, len(spoken.samples))
+            soundfile.write(tmp_path / "a.wav", mixed.astype(np.float32), RATE, subtype="FLOAT")
+            found += [word.confidence for word in transcriber.transcribe(tmp_path / "a.wav").words]
+        return float(np.mean(found))
+
+    assert sure(0.0) > sure(1.0)
