@@ -112,7 +112,8 @@ def _with_words(lang: Lang, new: Mapping[str, NewWord], config: VocabularyConfig
     graph = BackoffGraph.of(old, lang.words, str(lang.directory / "G.fst"))
     modelled = {lang.words[label] for label in set(graph.labels.tolist())}
     _check_likes(new, modelled)
-    spoken = pronounce(new.values(), lang.lexicon, spell=config.spell, cache=config.g2p)
+    spoken = pronounce(new.values(), lang.lexicon, spell=config.spell, cache=config.g2p,
+                       pieces=lang.pieces)
     facts: dict[str, Any] = _spoken_facts(spoken)
     if config.prune:
         model = graph.ngrams()
@@ -164,7 +165,8 @@ def _with_grammar(lang: Lang, new: Mapping[str, NewWord], config: VocabularyConf
     phrase = read_phrases(config.grammar)
     words = words_of(phrase)
     wanted = [new.get(word) or NewWord(word, place) for word, place in words.items()]
-    spoken = pronounce(wanted, lang.lexicon, spell=config.spell, cache=config.g2p)
+    spoken = pronounce(wanted, lang.lexicon, spell=config.spell, cache=config.g2p,
+                       pieces=lang.pieces)
     lexicon = _extended(lang, spoken, {each.word: each for each in wanted}).restricted(words)
     changed = with_lexicon(lang, lexicon, folder)
     graph = phrase_graph(phrase, changed.word_ids)

@@ -4,6 +4,7 @@
     L.fst          phones -> words, for alignment      L_disambig.fst          the same with #0, #1 ..., for graphs
     lang.json      settings                            G.fst, grammar.json     word n-grams (add_grammar)
     lexiconp_silprob.txt, silprob.txt   where silence depends on the words around it (see silence.py)
+    pieces.model, pieces.json           where words are spelled in sentencepiece units (see pieces.py)
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import dataclasses
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from asr_distill.errors import UserError
@@ -20,6 +22,7 @@ from asr_distill.kaldi import kaldifst
 from asr_distill.lang.grammar import GrammarFigures, grammar_fst
 from asr_distill.lang.lexicon import SILENCE_PHONE, SPOKEN_NOISE_PHONE, UNKNOWN_WORD, Lexicon, without_position
 from asr_distill.lang.lexicon_fst import disambiguated, entries_of, lexicon_fst
+from asr_distill.lang.pieces import FACTS_FILE, PIECE_FILES, Pieces
 from asr_distill.lang.pronprobs import PronunciationConfig, PronunciationCounts, silence_model, with_probabilities
 from asr_distill.lang.silence import ENDS_FILE, WORDS_FILE, SilenceModel
 
@@ -65,9 +68,16 @@ class Lang:
 
     @property
     def alignment_files(self) -> tuple[str, ...]:
-        """What of the directory forced alignment needs: with copies of these alone a Lang opens."""
+        """What of the directory forced alignment needs, and the spelling of new words: with copies of these alone a
+        Lang opens."""
         words = (WORDS_FILE, ENDS_FILE) if self.silence.by_word else ()
-        return ("lexiconp.txt", "phones.txt", "words.txt", "lang.json", *words)
+        pieces = PIECE_FILES if self.pieces else ()
+        return ("lexiconp.txt", "phones.txt", "words.txt", "lang.json", *words, *pieces)
+
+    @cached_property
+    def pieces(self) -> Pieces | None:
+        """What spells words in sentencepiece units; None where words are made of phones."""
+        return Pieces(self.directory) if (self.directory / FACTS_FILE).is_file() else None
 
     def word_or_unknown(self, word: str) -> str:
         """The word itself where the lexicon has it, else `<UNK>`."""
@@ -105,10 +115,7 @@ def with_counts(lang: Lang, counts: PronunciationCounts, out: Path, config: Pron
     lexicon = with_probabilities(lang.lexicon, counts, config.pronunciation)
     silence = silence_model(counts, lang.silence_probability, config)
     again = _write(lexicon, silence, replace(lang.config, silence_probability=silence.probability), out)
-    for name in ("G.fst", "grammar.json"):
-        if (lang.directory / name).is_file():
-            with atomic_path(out / name) as temporary:
-                shutil.copyfile(lang.directory / name, temporary)
+    _copy(lang, ("G.fst", "grammar.json", *PIECE_FILES), out)
     return again
 
 
@@ -120,7 +127,17 @@ def with_lexicon(lang: Lang, lexicon: Lexicon, out: Path) -> Lang:
     """
     if foreign := sorted(set(lexicon.phones()) - set(lang.phones)):
         raise UserError(f"{lang.directory}: has no phone '{foreign[0]}'")
-    return _write(lexicon, lang.silence, lang.config, out, lang.phones)
+    changed = _write(lexicon, lang.silence, lang.config, out, lang.phones)
+    _copy(lang, PIECE_FILES, out)
+    return changed
+
+
+def _copy(lang: Lang, names: Iterable[str], out: Path) -> None:
+    """Those of the files that the directory has."""
+    for name in names:
+        if (lang.directory / name).is_file():
+            with atomic_path(out / name) as temporary:
+                shutil.copyfile(lang.directory / name, temporary)
 
 
 def _write(lexicon: Lexicon, silence: SilenceModel, config: LangConfig, out: Path,

@@ -18,6 +18,7 @@ from pathlib import Path
 from asr_distill.errors import UserError
 from asr_distill.lang.g2p import G2p, G2pConfig
 from asr_distill.lang.lexicon import Lexicon, Pronunciation, check_word, without_position, without_stress
+from asr_distill.lang.pieces import Pieces
 from asr_distill.lang.text import numbered_lines
 from asr_distill.logs import log
 
@@ -99,20 +100,23 @@ def _joined(first: NewWord, second: NewWord) -> NewWord:
 
 @dataclass(frozen=True)
 class Pronounced:
-    """Words with their pronunciations (plain phones), and where these are from: file, CMUdict, letters or g2p."""
+    """Words with their pronunciations (plain phones), and where these are from: file, pieces, CMUdict, letters, g2p."""
 
     entries: dict[str, tuple[Phones, ...]]
     origin: dict[str, str]
 
 
 def pronounce(words: Iterable[NewWord], lexicon: Lexicon, *, spell: bool = False, cache: Path | None = None,
-              ) -> Pronounced:
+              pieces: Pieces | None = None) -> Pronounced:
     """Pronunciations of words that a recogniser lacks, or is to have in further forms.
 
     `lexicon`: the recogniser's own. A word without pronunciation that it has is left out of the result. CMUdict
     answers first; then the names of the letters (`spell`), or a g2p model of `lexicon`, kept in the folder `cache`
-    where given (training takes half a minute for 60,000 words). Raises UserError for a word that cannot be spelled.
+    where given (training takes half a minute for 60,000 words). `pieces`: of a recogniser that spells its words in
+    sentencepiece units; these answer alone. Raises UserError for a word that cannot be spelled.
     """
+    if pieces:
+        return _in_pieces(words, lexicon, pieces, spell)
     plain = _plain(lexicon)
     inventory = set(plain.phones())
     entries: dict[str, tuple[Phones, ...]] = {}
@@ -135,6 +139,22 @@ def pronounce(words: Iterable[NewWord], lexicon: Lexicon, *, spell: bool = False
     for word, phones in _guesses(guessed, plain, cache).items():
         entries[word], origin[word] = (phones,), "g2p"
     return Pronounced(entries, origin)
+
+
+def _in_pieces(words: Iterable[NewWord], lexicon: Lexicon, pieces: Pieces, spell: bool) -> Pronounced:
+    if spell:
+        raise UserError("this recogniser spells words in pieces of letters: it does not know the names of letters")
+    made = Pronounced({}, {})
+    for new in words:
+        if new.pronunciations:
+            made.entries[new.word], made.origin[new.word] = new.pronunciations, "file"
+        elif new.word not in lexicon:
+            try:
+                spelled = tuple(each.phones for each in pieces.spell(new.word))
+            except UserError as error:
+                raise UserError(f"{new.place}: {error}") from None
+            made.entries[new.word], made.origin[new.word] = spelled, "pieces"
+    return made
 
 
 def positioned(entries: Mapping[str, tuple[Phones, ...]], phones: Iterable[str], places: Mapping[str, str], *,

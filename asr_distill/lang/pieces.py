@@ -27,7 +27,7 @@ from asr_distill.lang.lexicon import UNKNOWN_WORD, Lexicon, Pronunciation, check
 
 WORD_BEGIN = "▁"
 LEAST_PROBABILITY = 1e-6  # of a segmentation beside the likeliest
-MODEL_FILE, FACTS_FILE = "pieces.model", "pieces.json"
+MODEL_FILE, FACTS_FILE = PIECE_FILES = "pieces.model", "pieces.json"
 # Names that the rest of the program would read as something else: symbols of FSTs, silence, numbers, stress, places.
 _MISREAD = re.compile(r"[#<|].*|SIL|SPN|[-+]?\d*\.?\d+(?:e[-+]?\d+)?|.*[012]|.*_[BIES]", re.IGNORECASE)
 _MARK = 0xF0000  # code points of Unicode's private plane 15 are those of plane 0 and this

@@ -13,9 +13,11 @@ from asr_distill.config import load_settings
 from asr_distill.errors import UserError
 from asr_distill.kaldi import kaldifst
 from asr_distill.lang.build import LangSettings, build_lang
-from asr_distill.lang.lang import Lang, LangConfig, prepare_lang
+from asr_distill.lang.lang import Lang, LangConfig, prepare_lang, with_counts, with_lexicon
 from asr_distill.lang.lexicon import Lexicon
-from asr_distill.lang.pieces import MODEL_FILE, PieceConfig, Pieces, letters_of
+from asr_distill.lang.new_words import NewWord, positioned, pronounce
+from asr_distill.lang.pieces import FACTS_FILE, MODEL_FILE, PieceConfig, Pieces, letters_of
+from asr_distill.lang.pronprobs import BEGIN_SAID, END_SAID, PronunciationConfig, PronunciationCounts
 
 STEMS = ["SING", "RING", "THING", "WALK", "TALK", "STALK", "REST", "TEST", "BASIL", "SILO"]
 SPOKEN = {stem + end: 3 + number for number, stem in enumerate(STEMS) for end in ("", "ING", "ED", "S")} | {"THE": 60}
@@ -164,6 +166,34 @@ def test_the_text_has_its_share(tmp_path: Path) -> None:
                           tmp_path / "shared")
     assert len(alone.spell("WALK")[0].phones) > 2 >= len(shared.spell("WALK")[0].phones)
     assert not shared.spells("É")
+
+
+def test_new_words_are_spelled_by_the_pieces_that_went_along(tmp_path: Path) -> None:
+    """Through probabilities from counts and other words to an exported recogniser: the same pieces."""
+    build_lang(_settings(tmp_path), TRANSCRIPTS, "train", tmp_path / "lang")
+    lang = Lang(tmp_path / "lang")
+    (the,) = lang.lexicon.pronunciations("THE")
+    said = ("THE", the.phones)
+    counts = PronunciationCounts(Counter({(BEGIN_SAID, True, said): 5, (said, False, END_SAID): 5}), 5)
+    counted = with_counts(lang, counts, tmp_path / "counted", PronunciationConfig())
+    assert {MODEL_FILE, FACTS_FILE} <= set(counted.alignment_files)
+    assert counted.pieces is not None and lang.pieces is not None and counted.pieces.digest == lang.pieces.digest
+    words = [NewWord("RESTINGS", "words:1"), NewWord("THE", "words:2"), NewWord("TED", "words:3", (("S",),))]
+    made = pronounce(words, counted.lexicon, pieces=counted.pieces)
+    assert made.origin == {"RESTINGS": "pieces", "TED": "file"} and joined(made.entries["RESTINGS"][0]) == "RESTINGS"
+    longer = counted.lexicon.extended({"RESTINGS": lang.pieces.spell("RESTINGS")})
+    again = with_lexicon(counted, longer, tmp_path / "again")
+    assert again.pieces is not None and again.phones == lang.phones
+    strange = {"STING": [p.phones for p in lang.pieces.spell("STING")]}  # of pieces that stand in no word
+    with pytest.raises(UserError, match=r"words:9: 'STING' would need the phone .* none of it"):
+        positioned({word: tuple(ways) for word, ways in strange.items()}, lang.phones, {"STING": "words:9"},
+                   position_dependent=False)
+    with pytest.raises(UserError, match="words:1: cannot spell 'ÉTÉ'"):
+        pronounce([NewWord("ÉTÉ", "words:1")], counted.lexicon, pieces=counted.pieces)
+    with pytest.raises(UserError, match="names of letters"):
+        pronounce(words, counted.lexicon, spell=True, pieces=counted.pieces)
+    phones = prepare_lang(Lexicon({}), tmp_path / "phones")
+    assert phones.pieces is None and MODEL_FILE not in phones.alignment_files
 
 
 @pytest.mark.parametrize(("change", "message"), [
