@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +92,14 @@ class Toy:
     speech: ToneSpeech
     figures: dict
     export: Callable[..., dict]
+
+
+@pytest.fixture(scope="session")
+def student(librispeech: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Of real speech; half a minute, so for slow tests."""
+    from real_student import small_student
+
+    return small_student(librispeech, shared, tmp_path_factory.mktemp("student"))
 
 
 @pytest.fixture(scope="session")

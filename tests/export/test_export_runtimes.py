@@ -27,13 +27,6 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def student(librispeech: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from real_student import small_student
-
-    return small_student(librispeech, shared, tmp_path_factory.mktemp("student"))
-
-
-@pytest.fixture(scope="module")
 def source(student: Any) -> Source:
     return Source.open(student.recogniser)
 
