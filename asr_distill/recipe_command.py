@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from asr_distill.command import guarded
 from asr_distill.config import load_settings
 from asr_distill.device import device_of
 from asr_distill.errors import UserError, nearest
+from asr_distill.executor import ExecutorSettings, open_executor
 from asr_distill.logs import to_terminal
 from asr_distill.parallel.crew import Crew, check_devices, joined
 from asr_distill.parallel.launch import launch
@@ -35,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=int, default=0, metavar="N",
                         help="train with N processes, on GPUs one a GPU (also: torchrun -m asr_distill.cli run ...)")
     parser.add_argument("--force", action="store_true", help="run the chosen stages even if nothing changed")
+    parser.add_argument("--executor", choices=["serial", "processes", "dask"], default=None,
+                        help="what features, alignment and decoding are computed by (default: threads of this process)")
+    parser.add_argument("--workers", type=int, default=None, metavar="N",
+                        help="processes of the executor (default: one a core, or those that the scheduler has)")
+    parser.add_argument("--scheduler", default=None, metavar="ADDRESS",
+                        help="of Dask: tcp://HOST:PORT, or its scheduler file (default: workers of this machine)")
 
 
 def run(find: Callable[[], Recipe], arguments: argparse.Namespace, command: Sequence[str]) -> int:
@@ -64,11 +73,26 @@ def _run(recipe: Recipe, arguments: argparse.Namespace, command: Sequence[str], 
         check_devices(device, arguments.processes)
         return launch(command, arguments.processes)
     exp = arguments.exp_dir or Path("exp") / recipe.name
-    recipe.run(settings, exp, crew.device(device), first=first, last=last, force=arguments.force)
+    with open_executor(_executor_settings(settings, arguments)) or nullcontext() as executor:
+        recipe.run(settings, exp, crew.device(device), first=first, last=last, force=arguments.force,
+                   executor=executor)
     table = exp / "RESULTS.txt"
     if last == len(recipe.stages) and table.is_file():
         print(table.read_text(encoding="utf-8"))
     return 0
+
+
+def _executor_settings(settings: Any, arguments: argparse.Namespace) -> ExecutorSettings:
+    """The recipe's, where it has any, with what the command line says."""
+    said = {"kind": arguments.executor, "workers": arguments.workers, "scheduler": arguments.scheduler}
+    plain = getattr(settings, "executor", ExecutorSettings())
+    try:
+        chosen = dataclasses.replace(plain, **{name: value for name, value in said.items() if value is not None})
+    except ValueError as error:
+        raise UserError(f"--executor, --workers, --scheduler: {error}") from None
+    if chosen.kind == "none" and chosen.workers:
+        raise UserError("--workers: of which executor? Give --executor processes or --executor dask too")
+    return chosen
 
 
 def main(recipe: Recipe, argv: list[str] | None = None) -> int:

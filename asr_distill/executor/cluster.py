@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import os
@@ -55,12 +56,16 @@ class DaskCluster(Executor):
             log.info("Dask: %d workers at %s", len(self._threads()), scheduler)
         else:
             self.workers = workers or available_cpus()
-            with script_shown(False):
-                self._local = distributed.LocalCluster(
-                    n_workers=self.workers, threads_per_worker=1, processes=True, host=_LOOPBACK, scheduler_port=0,
-                    dashboard_address=f"{_LOOPBACK}:0", memory_limit=None, silence_logs=logging.CRITICAL)
-            self._client = distributed.Client(self._local, set_as_default=False)
-            log.info("Dask: %d workers of this machine, status page %s", self.workers, self._local.dashboard_link)
+
+    @functools.cached_property
+    def _client(self) -> distributed.Client:
+        """Of a local cluster, which is started when there is a list for it."""
+        with script_shown(False):
+            self._local = distributed.LocalCluster(
+                n_workers=self.workers, threads_per_worker=1, processes=True, host=_LOOPBACK, scheduler_port=0,
+                dashboard_address=f"{_LOOPBACK}:0", memory_limit=None, silence_logs=logging.CRITICAL)
+        log.info("Dask: %d workers of this machine, status page %s", self.workers, self._local.dashboard_link)
+        return distributed.Client(self._local, set_as_default=False)
 
     def _threads(self) -> list[int]:
         return list(self._client.nthreads().values())
@@ -95,7 +100,8 @@ class DaskCluster(Executor):
             self._client.unregister_worker_plugin(label)
 
     def close(self) -> None:
-        self._client.close()
+        if "_client" in self.__dict__:
+            self._client.close()
         if self._local is not None:
             self._local.close()
         self._config.__exit__(None, None, None)
