@@ -88,7 +88,7 @@ def _pronounced(settings: LangSettings, lexicon: Lexicon, spoken: Collection[str
 
 def _spelled(settings: LangSettings, spoken: Mapping[str, int], modelled: Iterable[str],
              out: Path) -> tuple[Lexicon, dict[str, Any]]:
-    """Words in pieces; the figures of these."""
+    """Words in pieces; how many pieces (spoken noise apart), and further figures."""
     text: Counter[str] = Counter()
     if settings.pieces.text_share:
         if settings.text is None:
@@ -103,7 +103,7 @@ def _spelled(settings: LangSettings, spoken: Mapping[str, int], modelled: Iterab
                     "example %s", len(strange), ", ".join(strange[:5]))
     lexicon = pieces.lexicon(sorted({*spoken, *written}.difference(strange)))
     used = [len(pieces.spell(word)[0].phones) * count for word, count in spoken.items()]
-    return lexicon, {"pieces": len(lexicon.phones()), "unspelled": len(strange), "pieces_digest": pieces.digest,
+    return lexicon, {"pieces": len(lexicon.phones()) - 1, "unspelled": len(strange), "pieces_digest": pieces.digest,
                      "pieces_per_word": sum(used) / max(1, sum(spoken.values()))}
 
 

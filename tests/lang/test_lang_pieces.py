@@ -146,7 +146,7 @@ def test_a_language_directory_without_a_lexicon(tmp_path: Path) -> None:
     figures = build_lang(_settings(tmp_path), TRANSCRIPTS, "train", tmp_path / "lang")
     lang = Lang(tmp_path / "lang")
     assert set(lang.lexicon.words) == {*SPOKEN, "TAR", "WALK", "TALKED", "<UNK>"}
-    assert figures["unspelled"] == 1 and figures["pieces"] == len(lang.phones) - 1  # SIL is in no spelling
+    assert figures["unspelled"] == 1 and figures["pieces"] == len(lang.phones) - 2  # SIL and SPN are none
     assert figures["pieces_digest"] == Pieces(tmp_path / "lang").digest
     assert 1 < figures["pieces_per_word"] < 5 and figures["splits"]["dev"]["perplexity"] > 1
     assert lang.fst("G").num_states > 1
