@@ -1,7 +1,7 @@
 """How much of the machine's own matrix-product rate the trainer reaches, by width or by kind of network.
 
     python benchmarks/trainer.py [--widths 256 512 1024 2048] [--kinds tdnn conv_tdnn attention] [--batch 4096]
-                                 [--device cpu] [--out FILE.json]
+                                 [--device cpu] [--processes N] [--out FILE.json]
 
 Feed-forward networks of the given widths, then one network of each kind at the size proposed for a teacher (SHAPES), on
 chunks. The rate of a product (rows, width) @ (width, width) in the trainer's own number format (rows 512, 1024 and the
@@ -9,6 +9,8 @@ batch: the best counts) is measured before and after every trainer run, in the s
 arithmetic (2 operations a weight forward, 4 backward; 2 in the first layer, whose input needs no gradient) over the
 time of a whole update: gathering, forward, loss, backward, clipping, optimizer. Best update against best product:
 other work on the machine disturbs both. What is computed for a chunk's context alone counts as no work.
+
+--processes N: frames/s of N processes that train together beside one process with all cores, in turns.
 """
 
 from __future__ import annotations
@@ -142,11 +144,18 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall",
                         help="cpu: this process's own time, for one thread on a machine that others use too")
+    parser.add_argument("--processes", type=int, default=1, help="N processes beside one, in place of the rest")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     device = torch.device(options.device)
     print(f"{device}, {torch.get_num_threads()} threads, {options.layers} layers, {options.pdfs} pdfs, "
           f"batch {options.batch}, {options.optimizer}")
+    if options.processes > 1:
+        from trainer_processes import compare
+        rows = compare(options)
+        if options.out:
+            write_json(options.out, {"device": str(device), "batch": options.batch, "rows": rows})
+        return
     rows = []
     for width in options.widths:
         rows.append(measure(NetworkConfig(layers=options.layers, width=width), options, device))

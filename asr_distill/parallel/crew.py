@@ -61,13 +61,13 @@ class Crew:
 
         Raises PeerLost where one of them ends within.
         """
+        parcel = folder / "parcel"
+        shutil.rmtree(parcel, ignore_errors=True)  # a killed run's
         if self._store is None:
             yield ALONE
             return
         if self._lost:
             raise UserError("a process of this command was lost; run the same command again")
-        parcel = folder / "parcel"
-        shutil.rmtree(parcel, ignore_errors=True)
         pack(make(), parcel)
         name, self._calls = f"call{self._calls}", self._calls + 1
         self._store.set(name, json.dumps({"parcel": str(parcel.resolve()), "device": device.type}))

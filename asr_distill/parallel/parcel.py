@@ -154,7 +154,8 @@ class _Unpacker:
     def _tensor(self, place: int, name: str, shape: list[int], moved: bool, trained: bool | None) -> torch.Tensor:
         dtype = self._dtype(name)
         size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        tensor = torch.from_numpy(np.asarray(self.octets[place:place + size])).view(dtype).view(shape)
+        octets = torch.from_numpy(np.asarray(self.octets[place:place + size]))
+        tensor = octets.view(dtype).view(shape) if size else torch.empty(shape, dtype=dtype)
         if moved:
             tensor = tensor.to(self.device)
         return tensor if trained is None else nn.Parameter(tensor, requires_grad=trained)

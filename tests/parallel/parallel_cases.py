@@ -16,22 +16,22 @@ import torch
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent / "acoustic")]
 
-from acoustic_kinds import KINDS
-from acoustic_stand_ins import synthetic
+from acoustic_kinds import KINDS  # noqa: E402
+from acoustic_stand_ins import synthetic  # noqa: E402
 
-from asr_distill.acoustic.config import AugmentConfig, DataConfig, NetworkConfig, TrainerConfig
-from asr_distill.acoustic.data import TrainingData
-from asr_distill.acoustic.ensemble import Ensemble
-from asr_distill.acoustic.model import AcousticModel, log_priors_of
-from asr_distill.acoustic.network import build_network
-from asr_distill.acoustic.targets import HardTargets, Targets
-from asr_distill.acoustic.trainer import TrainResult, train
-from asr_distill.command import guarded
-from asr_distill.distill.config import DistillConfig, SoftTargetConfig
-from asr_distill.distill.online import OnlineTargets
-from asr_distill.distill.soft_store import write_soft_targets
-from asr_distill.distill.targets import SoftTargets
-from asr_distill.parallel.crew import joined
+from asr_distill.acoustic.config import AugmentConfig, DataConfig, NetworkConfig, TrainerConfig  # noqa: E402
+from asr_distill.acoustic.data import TrainingData  # noqa: E402
+from asr_distill.acoustic.ensemble import Ensemble  # noqa: E402
+from asr_distill.acoustic.model import AcousticModel, log_priors_of  # noqa: E402
+from asr_distill.acoustic.network import build_network  # noqa: E402
+from asr_distill.acoustic.targets import HardTargets, Targets  # noqa: E402
+from asr_distill.acoustic.trainer import TrainResult, train  # noqa: E402
+from asr_distill.command import guarded  # noqa: E402
+from asr_distill.distill.config import DistillConfig, SoftTargetConfig  # noqa: E402
+from asr_distill.distill.online import OnlineTargets  # noqa: E402
+from asr_distill.distill.soft_store import write_soft_targets  # noqa: E402
+from asr_distill.distill.targets import SoftTargets  # noqa: E402
+from asr_distill.parallel.crew import joined  # noqa: E402
 
 CPU = torch.device("cpu")
 CONFIG = TrainerConfig(batch=120, max_updates=200, evaluate_updates=20, warmup_updates=5, learning_rate=3e-3,
@@ -49,9 +49,9 @@ CASES = {
     "frames": Case(replace(KINDS["feed_forward"], dropout=0.2, input_dropout=0.1, norm="layer"),
                    replace(CONFIG, optimizer="sgd", learning_rate=3e-2, schedule="newbob")),
     "chunks": Case(replace(KINDS["tdnn_f"], dropout=0.1), replace(
-        CONFIG, chunk=12, average=32, augment=AugmentConfig(time_masks=1, time_width=3, mel_masks=1, mel_width=2))),
-    "stored": Case(KINDS["conv_tdnn"], replace(CONFIG, chunk=12, max_updates=60), targets="stored"),
-    "online": Case(KINDS["tdnn_plain"], replace(CONFIG, chunk=10, accumulate=2, max_updates=60), targets="online"),
+        CONFIG, chunk=12, max_updates=100, average=32, augment=AugmentConfig(time_masks=1, time_width=3, mel_masks=1, mel_width=2))),
+    "stored": Case(KINDS["conv_tdnn"], replace(CONFIG, chunk=12, max_updates=40), targets="stored"),
+    "online": Case(KINDS["tdnn_plain"], replace(CONFIG, chunk=10, accumulate=2, max_updates=40), targets="online"),
 }
 
 
