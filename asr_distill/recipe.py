@@ -71,10 +71,16 @@ class Recipe:
 
     def run(self, settings: Any, exp: Path, device: torch.device, *, first: int = 1, last: int | None = None,
             force: bool = False, executor: Executor | None = None) -> None:
-        """Run stages first..last that are not done yet. Raises UserError where an earlier one is missing."""
+        """Run stages first..last that are not done yet.
+
+        Raises UserError where an earlier one is missing, and before all where a stage lacks what it needs.
+        """
         start = time.monotonic()
         last = last or len(self.stages)
         with exclusive(exp):
+            for item in self.stages[first - 1:last]:
+                if item.needs and not (self.directory(exp, item) / "stage.json").is_file():
+                    item.needs(settings, device)
             done: dict[str, Path] = {}
             for number, item in enumerate(self.stages[:last], 1):
                 final = self.directory(exp, item)

@@ -28,6 +28,7 @@ from asr_distill.usage import Usage, directory_bytes
 
 Figures = dict[str, Any]
 StageFunction = Callable[["StageRun"], "Figures | None"]
+Needs = Callable[[Any, torch.device], object]
 FORCED = "--force"  # the reason of a stage that is made anew from the same
 
 
@@ -41,6 +42,7 @@ class Stage:
     settings: tuple[str, ...]
     resumable: bool
     revision: int
+    needs: Needs | None = None
 
     @property
     def summary(self) -> str:
@@ -48,14 +50,15 @@ class Stage:
 
 
 def stage(*, reads: Sequence[str] = (), settings: Sequence[str] = (), resumable: bool = False,
-          revision: int = 1, name: str | None = None) -> Callable[[StageFunction], Stage]:
+          revision: int = 1, name: str | None = None, needs: Needs | None = None) -> Callable[[StageFunction], Stage]:
     """Make a stage of a function. `settings`: sections, or parts of them by dotted key (`decode.systems`).
 
     A resumable one finds what an interrupted run left in `run.out`; others start from an empty folder. Raise
-    `revision` when a change of code changes the result.
+    `revision` when a change of code changes the result. `needs(settings, device)` is called when a run that has the
+    stage to do begins: it raises UserError where this machine lacks what the settings ask for.
     """
     def make(function: StageFunction) -> Stage:
-        return Stage(name or function.__name__, function, tuple(reads), tuple(settings), resumable, revision)
+        return Stage(name or function.__name__, function, tuple(reads), tuple(settings), resumable, revision, needs)
     return make
 
 

@@ -26,6 +26,7 @@ from asr_distill.hmm.align import Alignment, align_store
 from asr_distill.hmm.gmm import DiagGmm
 from asr_distill.hmm.model import HmmModel
 from asr_distill.hmm.sat import SatModel
+from asr_distill.k2fsa import use_k2
 from asr_distill.lang.build import SMALL
 from asr_distill.lang.lang import Lang
 from asr_distill.recipe import StageRun
@@ -39,6 +40,11 @@ NETWORK_TRAIN = "train_sp"  # the training split at all speeds, where it is pert
 RUNGS = ("mono", "tri1", "tri2b", "tri3b")
 EVALUATION = ["features", "lang", "align", "large_lm", "graph", "adapt"]  # stages that every decoding reads
 FINAL = "tri3b"  # the rung whose senones the networks learn
+
+
+def decoder_is_there(settings: Any, device: torch.device) -> None:
+    """Raises UserError where decode.backend=k2 and k2 is missing: hours before it is wanted (`needs` of a stage)."""
+    use_k2(settings.decode.backend, device)
 
 
 def stores_of(run: StageRun) -> dict[str, FrameStore]:
@@ -168,7 +174,7 @@ def evaluation_config(run: StageRun, *, search: SearchConfig | None = None,
     """How systems are decoded; with `search` given nothing is tuned."""
     settings: DecodeSettings = run.settings.decode
     return EvaluationConfig(search or settings.search, None if search else settings.tune, settings.workers, rescoring,
-                            run.executor)
+                            run.executor, settings.backend)
 
 
 def rescoring_of(run: StageRun) -> Rescoring | None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from asr_distill.corpus.manifest import load_split
-from asr_distill.decode.executor_pool import ExecutorPool
 from asr_distill.decode.graph import compile_hclg
+from asr_distill.decode.pools import search_pool
 from asr_distill.decode.search import JOURNAL, SearchPool, decode_store, read_hypotheses
 from asr_distill.features.compute import compute_store
 from asr_distill.features.store import FrameStore
@@ -26,7 +26,7 @@ from asr_distill.lang.lang import Lang, with_counts
 from asr_distill.lang.large import build_large
 from asr_distill.recipe import StageRun, stage
 from local.resources import TRAIN, Resources
-from recipes.common import FINAL, NETWORK_TRAIN, RUNGS, evaluate, gmm_systems, stores_of
+from recipes.common import FINAL, NETWORK_TRAIN, RUNGS, decoder_is_there, evaluate, gmm_systems, stores_of
 
 
 @stage(reads=["corpus"], settings=["corpus", "features", "speed"], resumable=True)
@@ -140,18 +140,21 @@ def graph(run: StageRun) -> dict:
 
 
 @stage(reads=["features", "pronunciations", "tri3b", "graph"],
-       settings=["align", "decode.systems", "decode.first_pass", "decode.workers", "teachers"], resumable=True)
+       settings=["align", "decode.systems", "decode.first_pass", "decode.workers", "decode.backend", "teachers"],
+       resumable=True, needs=decoder_is_there)
 def adapt(run: StageRun) -> dict:
     """Speakers of the tuning and reported splits adapted in two passes of decoding, where a system needs it."""
     if not (run.settings.teachers.adapted or "tri3b" in run.settings.decode.systems):
         return {}
     sat = SatModel.load(run.input("tri3b"), run.device)
-    with (ExecutorPool(run.executor) if run.executor else SearchPool(run.settings.decode.workers)) as pool:
+    decode = run.settings.decode
+    with search_pool(decode.workers, decode.backend, run.device, run.executor) as pool:
         return {split: {"partial": _adapt_split(run, split, store, sat, pool)}
                 for split, store in stores_of(run).items() if split not in (TRAIN, NETWORK_TRAIN)}
 
 
-@stage(reads=["features", "lang", *RUNGS, "align", "large_lm", "graph", "adapt"], settings=["decode"], resumable=True)
+@stage(reads=["features", "lang", *RUNGS, "align", "large_lm", "graph", "adapt"], settings=["decode"], resumable=True,
+       needs=decoder_is_there)
 def rungs(run: StageRun) -> dict:
     """Word error rates of the ladder's GMMs: scale and penalty tuned on the tuning split, then the others decoded."""
     return evaluate(run, gmm_systems(run))

@@ -21,6 +21,7 @@ from asr_distill.hmm.aligner import AlignConfig
 from asr_distill.hmm.mono import MonoConfig
 from asr_distill.hmm.sat import SatConfig
 from asr_distill.hmm.triphone import LdaConfig, TriphoneConfig
+from asr_distill.k2fsa import Backend
 from asr_distill.lang.build import LangSettings
 from asr_distill.lang.large import LargeLmSettings
 from asr_distill.lang.pronprobs import PronunciationConfig
@@ -151,6 +152,7 @@ class DecodeSettings:
     teachers: int = 0  # > 0: only so many are decoded, the rest scored by frames (they share teacher1's tuning anyway)
     words: bool = field(default=True, metadata=LATER)  # false: networks are scored by frames alone, nothing is decoded
     workers: int = field(default=0, metadata=NO_RESULT)  # search processes; 0 = one a core
+    backend: Backend = field(default="auto", metadata=LATER)  # auto: k2 on a GPU where it is installed, else cpu
 
     def __post_init__(self) -> None:
         if "student" not in self.systems:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -132,6 +132,23 @@ def test_a_stage_range_and_its_missing_needs(tmp_path: Path) -> None:
     assert recipe.number("teach") == 2 and recipe.number("3") == 3
     with pytest.raises(UserError, match=r"no stage 'teech'.*did you mean 'teach'"):
         recipe.number("teech")
+
+
+def test_what_a_stage_lacks_is_told_before_any_stage_runs(tmp_path: Path) -> None:
+    def lack(settings: Settings, device: torch.device) -> None:
+        if settings.train.epochs > 1:
+            raise UserError(f"{device}: no tool for {settings.train.epochs} epochs")
+
+    needy = replace(teach, needs=lack)
+    for exp, more in ((tmp_path / "new", {}), (tmp_path / "part", {"last": 1})):
+        with pytest.raises(UserError, match="cpu: no tool for 2 epochs"):
+            _recipe(corpus, needy, report).run(_settings("train.epochs=2"), exp, CPU)
+        assert _times(exp) == {}
+        _recipe(corpus, needy, report).run(_settings(), exp, CPU, **more)  # it lacks nothing, or is not asked for
+    _recipe(corpus, teach, report).run(_settings("train.epochs=2"), tmp_path / "new", CPU)
+    before = _times(tmp_path / "new")
+    _recipe(corpus, needy, report).run(_settings("train.epochs=2"), tmp_path / "new", CPU)  # done elsewhere
+    assert _times(tmp_path / "new") == before
 
 
 def test_a_forced_stage_makes_later_ones_follow(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
 
-from asr_distill.config import NO_RESULT
+from asr_distill.config import LATER, NO_RESULT
 from asr_distill.emission import Scorer
 from asr_distill.hmm.graph import UtteranceGraph
 from asr_distill.hmm.model import HmmModel
@@ -17,6 +18,8 @@ from asr_distill.hmm.threads import map_threads
 from asr_distill.hmm.transitions import TransitionTable
 from asr_distill.hmm.viterbi import ViterbiBatch, batches
 from asr_distill.hmm.viterbi_cpu import best_path
+from asr_distill.hmm.viterbi_k2 import CELLS, K2Viterbi
+from asr_distill.k2fsa import k2_module
 from asr_distill.lang.lang import SILENCE_PHONE
 
 _CELLS = 2_000_000_000  # states x frames whose back-pointers (a byte each) a GPU's batch may hold
@@ -40,6 +43,8 @@ class AlignConfig:
     silence_boost: float = 1.0  # factor on the silence phone's likelihoods
     beam: float = 100.0  # of the search on a CPU (a GPU searches without): ten times Kaldi's, so that nothing is lost
     batch_cells: int = field(default=0, metadata=NO_RESULT)  # states x frames that a GPU searches at once; 0: by itself
+    # auto: compiled loops on a CPU, PyTorch on a GPU; k2: its exact dense intersection, on either
+    backend: Literal["auto", "k2"] = field(default="auto", metadata=LATER)
 
     def __post_init__(self) -> None:
         if min(self.acoustic_scale, self.silence_boost, self.beam) <= 0 or self.self_loop_scale < 0:
@@ -49,9 +54,11 @@ class AlignConfig:
 
 
 class Aligner:
-    """Aligns utterances under one HMM and one setting."""
+    """Aligns utterances under one HMM and one setting. Raises UserError where that is k2 and k2 is missing."""
 
     def __init__(self, hmm: HmmModel, config: AlignConfig, device: torch.device):
+        if config.backend == "k2":
+            k2_module()
         self.config, self.device = config, device
         self._transitions = TransitionTable(hmm)
         self._silence = hmm.phones.index(SILENCE_PHONE) + 1
@@ -62,17 +69,21 @@ class Aligner:
 
         `scorer(index)` gives an utterance's log-likelihoods; on a CPU several threads call it.
         """
-        if self.device.type == "cpu":  # compiled loops: an utterance a thread
+        with_k2 = self.config.backend == "k2"
+        alone = self.device.type == "cpu" and not with_k2
+        if alone:  # compiled loops: an utterance a thread
             todo: list[list[int]] = [[i] for i in sorted(range(len(frames)), key=lambda i: -frames[i])]
         else:
-            todo = list(batches(frames, [len(graph) for graph in graphs], self.config.batch_cells or _CELLS))
+            cells = self.config.batch_cells or (CELLS if with_k2 else _CELLS)
+            todo = list(batches(frames, [len(graph) for graph in graphs], cells))
 
         def search(batch: list[int]) -> list[Path | None]:
-            if self.device.type == "cpu":
+            if alone:
                 return [self._alone(graphs[i], frames[i], scorer(i)) for i in batch]
             return self._together([graphs[i] for i in batch], [frames[i] for i in batch], [scorer(i) for i in batch])
 
-        for batch, paths in zip(todo, map_threads(search, todo, self.device), strict=True):
+        found = map(search, todo) if with_k2 else map_threads(search, todo, self.device)
+        for batch, paths in zip(todo, found, strict=True):
             yield from zip(batch, paths, strict=True)
 
     def _alone(self, graph: UtteranceGraph, frames: int, scorer: Scorer) -> Path | None:
@@ -82,12 +93,14 @@ class Aligner:
                           self_loop_scale=self.config.self_loop_scale, beam=self.config.beam)
         return None if found is None else self._path(graph, found.states, found.score, found.acoustic)
 
+    @torch.no_grad()
     def _together(self, graphs: list[UtteranceGraph], frames: list[int], scorers: list[Scorer]) -> list[Path | None]:
-        """On a GPU: exact."""
+        """On a GPU, or by k2: exact."""
         scores = [self._scaled(graph, scorer)(slice(0, length), np.arange(len(graph.own_pdfs[0])))
                   for graph, length, scorer in zip(graphs, frames, scorers, strict=True)]
-        found = ViterbiBatch(graphs, self._transitions, self_loop_scale=self.config.self_loop_scale,
-                             device=self.device).search(scores)
+        form = K2Viterbi if self.config.backend == "k2" else ViterbiBatch
+        found = form(graphs, self._transitions, self_loop_scale=self.config.self_loop_scale,
+                     device=self.device).search(scores)
         paths: list[Path | None] = []
         for graph, mine, best in zip(graphs, scores, found, strict=True):
             if best is None:

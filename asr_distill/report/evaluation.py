@@ -13,7 +13,7 @@ import torch
 from asr_distill.acoustic.accuracy import frame_accuracy
 from asr_distill.config import build, to_dict
 from asr_distill.decode.decoder import SearchConfig
-from asr_distill.decode.executor_pool import ExecutorPool
+from asr_distill.decode.pools import search_pool
 from asr_distill.decode.search import SearchPool, decode_store
 from asr_distill.decode.tune import TuneConfig, tune
 from asr_distill.emission import EmissionModel
@@ -21,6 +21,7 @@ from asr_distill.executor import Executor
 from asr_distill.features.store import FrameStore
 from asr_distill.files import read_json, write_json
 from asr_distill.hmm.align import Alignment
+from asr_distill.k2fsa import Backend
 from asr_distill.logs import log
 from asr_distill.report.rescoring import Rescoring, rescore_system
 from asr_distill.report.results import RESCORED, Role
@@ -55,6 +56,7 @@ class EvaluationConfig:
     workers: int = 0
     rescoring: Rescoring | None = None  # with a tuning split: every decoded system is rescored too
     executor: Executor | None = None  # decodes in place of threads
+    backend: Backend = "cpu"  # of the search
 
 
 def evaluate_all(candidates: Iterable[Candidate], graph: Path, tuning: FrameStore | None,
@@ -67,7 +69,7 @@ def evaluate_all(candidates: Iterable[Candidate], graph: Path, tuning: FrameStor
     if config.rescoring:
         config = dataclasses.replace(config, search=dataclasses.replace(config.search, nbest=config.rescoring.paths))
     found: dict[str, dict[str, Any]] = {}
-    with (ExecutorPool(config.executor) if config.executor else SearchPool(config.workers)) as pool:
+    with search_pool(config.workers, config.backend, device, config.executor) as pool:
         for candidate in candidates:
             record = out / candidate.name / "system.json"
             if not record.is_file():

@@ -42,6 +42,7 @@ from recipes.common import (
     FINAL,
     RUNGS,
     baseline_system,
+    decoder_is_there,
     ensemble_system,
     evaluate,
     evaluation_config,
@@ -118,25 +119,29 @@ def student(run: StageRun) -> dict:
     return heard_network(run, "student", lambda data: _soft_targets(run, data), unaligned=True)
 
 
-@stage(reads=[*EVALUATION, "noisy_test", "baseline"], settings=["decode"], resumable=True)
+@stage(reads=[*EVALUATION, "noisy_test", "baseline"], settings=["decode"], resumable=True,
+       needs=decoder_is_there)
 def decode_baseline(run: StageRun) -> dict:
     """The baseline: acoustic scale tuned on the tuning split, then the test splits decoded."""
     return evaluate(run, baseline_system(run), noisy_splits(run))
 
 
-@stage(reads=[*EVALUATION, "teachers"], settings=["decode"], resumable=True)
+@stage(reads=[*EVALUATION, "teachers"], settings=["decode"], resumable=True,
+       needs=decoder_is_there)
 def decode_teachers(run: StageRun) -> dict:
     """Each teacher, tuned and decoded likewise."""
     return evaluate(run, teacher_systems(run))
 
 
-@stage(reads=[*EVALUATION, "teachers"], settings=["decode", *ENSEMBLE], resumable=True)
+@stage(reads=[*EVALUATION, "teachers"], settings=["decode", *ENSEMBLE], resumable=True,
+       needs=decoder_is_there)
 def decode_ensemble(run: StageRun) -> dict:
     """The teachers' mean, tuned and decoded likewise."""
     return evaluate(run, ensemble_system(run))
 
 
-@stage(reads=[*EVALUATION, "noisy_test", "student"], settings=["decode"], resumable=True)
+@stage(reads=[*EVALUATION, "noisy_test", "student"], settings=["decode"], resumable=True,
+       needs=decoder_is_there)
 def decode_student(run: StageRun) -> dict:
     """The student, tuned and decoded likewise."""
     return evaluate(run, student_system(run), noisy_splits(run))

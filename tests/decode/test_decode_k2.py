@@ -19,8 +19,9 @@ from decode_toy import LEXICON, NUM_PDFS, ToyEmission, random_graph, toy_corpus,
 from asr_distill import k2fsa
 from asr_distill.decode.decoder import Decoder, SearchConfig
 from asr_distill.decode.k2.decoder import K2Decoder
-from asr_distill.decode.k2.pool import BATCH, K2Pool, batches, search_pool
+from asr_distill.decode.k2.pool import BATCH, K2Pool, batches
 from asr_distill.decode.lattice import distinct_paths
+from asr_distill.decode.pools import search_pool
 from asr_distill.decode.rescore import Weights, read_alternatives, rescored
 from asr_distill.decode.search import Job, SearchPool, decode_store, read_hypotheses
 from asr_distill.errors import UserError

@@ -113,4 +113,5 @@ def _arcs_of(fsas: Any) -> Iterator[FoundArcs]:
     ends = fsas.arcs.row_splits(2).cpu().numpy()[states]
     for index in range(len(states) - 1):
         own = slice(ends[index], ends[index + 1])
-        yield FoundArcs(int(states[index + 1] - states[index]), *arcs[own, :3].T, frames[own], graph_arcs[own])
+        sources, targets, labels = arcs[own, :3].T
+        yield FoundArcs(int(states[index + 1] - states[index]), sources, targets, labels, frames[own], graph_arcs[own])

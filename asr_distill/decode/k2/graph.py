@@ -75,7 +75,7 @@ def _remove(start: int, last_word: int, opens: np.ndarray, finals: np.ndarray, o
     Arcs are counted first, so memory is taken once. What is said is a node of a trie: node n > 0 says what its parent
     says and then its last word; the node of a single word is its id.
     """
-    parents, last_words = [int64(0) for _ in range(last_word + 1)], [int64(word) for word in range(last_word + 1)]
+    parents, last_words = [0 for _ in range(last_word + 1)], list(range(last_word + 1))
     children = Dict.empty(int64, int64)  # node << 32 | next word -> node
     for word in range(1, last_word + 1):
         children[word] = word
@@ -91,7 +91,7 @@ def _remove(start: int, last_word: int, opens: np.ndarray, finals: np.ndarray, o
 
 
 @njit(cache=True)
-def _after(node: int, word: int, parents: Any, last_words: Any, children: Any) -> int:
+def _after(node: Any, word: Any, parents: Any, last_words: Any, children: Any) -> int:
     """The sequence of `node`, and then `word` (0: nothing)."""
     if word == 0:
         return node

@@ -12,15 +12,9 @@ from asr_distill.decode.decoder import Hypothesis, NbestPath, SearchConfig
 from asr_distill.decode.k2.decoder import K2Decoder, K2Found
 from asr_distill.decode.lattice import distinct_paths
 from asr_distill.decode.search import Decoded, Job, SearchPool
-from asr_distill.k2fsa import Backend, use_k2
 
 BATCH = 16  # utterances searched in step
 BATCH_FRAMES = 20_000  # of a batch at most, padding included
-
-
-def search_pool(workers: int, backend: Backend, device: torch.device) -> SearchPool:
-    """The pool that `backend` means on this device. Raises UserError where k2 is asked for by name and missing."""
-    return K2Pool(device) if use_k2(backend, device) else SearchPool(workers)
 
 
 class K2Pool(SearchPool):
