@@ -15,7 +15,8 @@ FORM_NAMES = ("json", "srt", "ctm")  # of forms.FORMS; plain text without a flag
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path, metavar="DIR", help="an exported recogniser (a recipe's export stage)")
+    parser.add_argument("directory", type=Path, metavar="DIR",
+                        help="a recogniser, or the folder of an experiment that has exported one")
     files = parser.add_argument(
         "files", type=Path, nargs="+", default=[], metavar="FILE",
         help="sound files (wav, flac, ogg, mp3; any rate, channels and length) and folders of them")
@@ -41,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """A transcript per recording; one that cannot be read is reported, and the others still come. 1 if any."""
     if arguments.stream:
+        for name in ("srt", "ctm", "nbest", "out", "force"):
+            if getattr(arguments, name):
+                raise UserError(f"--{name} is for sound files; --stream prints text or, with --json, objects")
         return live_command.run(arguments)
     if not arguments.files:
         raise UserError("no sound files given; name some, or --stream for sound from standard input")
@@ -57,6 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from asr_distill.export.forms import FORMS
     from asr_distill.export.output import InFolder, Output, Printed
     from asr_distill.export.recordings import find_recordings
+    from asr_distill.export.source import recogniser_in
     from asr_distill.export.transcribe import Transcriber
 
     name = next((name for name in FORM_NAMES if getattr(arguments, name)), "text")
@@ -76,7 +81,7 @@ def _run(arguments: argparse.Namespace) -> int:
         todo, output = recordings, Printed(form, len(recordings) > 1)
     if not todo:
         return 0
-    transcriber = Transcriber(arguments.directory, threads=arguments.threads,
+    transcriber = Transcriber(recogniser_in(arguments.directory), threads=arguments.threads,
                               check_graph=not arguments.skip_graph_check)
     failed = 0
     with Watch(todo) as watch:

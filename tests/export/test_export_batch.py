@@ -141,7 +141,8 @@ def test_settings_that_do_not_go_together(toy, talks: Path, tmp_path: Path) -> N
             ([talks, "--srt"], "add --out FOLDER"), ([talks, "--ctm", "--nbest", "2"], "no place for n best"),
             ([talks, "--jobs", "-1"], "must not be negative"), ([talks, "--force"], "--force goes with --out"),
             ([talks, "--threads", "0"], "must be at least 1"), ([toy.directory], "no sound files"),
-            ([talks, "--out", talks / "texts.json"], "is a file")):
+            ([talks, "--out", talks / "texts.json"], "is a file"),
+            (["--stream", "--srt"], "--srt is for sound files"), ([], "no sound files given")):
         with pytest.raises(UserError, match=message):
             command(toy.directory, *arguments)
     with pytest.raises(SystemExit):
