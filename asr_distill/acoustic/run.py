@@ -24,8 +24,9 @@ from asr_distill.acoustic.checkpoint import TrainerState, save_state, write_tens
 from asr_distill.acoustic.config import TrainerConfig
 from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.dropout import Dropout
+from asr_distill.acoustic.heldout import heldout_scores
 from asr_distill.acoustic.optimizer import MasterOptimizer, limit_norms
-from asr_distill.acoustic.precision import choose_precision, synchronise
+from asr_distill.acoustic.precision import choose_precision
 from asr_distill.acoustic.sampling import Batch, Part, sampler_for
 from asr_distill.acoustic.schedule import learning_rate, newbob_scale
 from asr_distill.acoustic.spliced import SplicedLinear, semi_orthogonalise
@@ -210,7 +211,7 @@ class TrainingRun:
 
     def _evaluate_weights(self) -> None:
         state = self.state
-        accuracy, cross_entropy = self._heldout()
+        accuracy, cross_entropy = heldout_scores(self.network, self.data, self.sampler, self.peers)
         entry: dict[str, Any] = {
             "update": state.update, "epoch": state.update / self.epoch_updates,
             "learning_rate": learning_rate(self.config, state.update - 1, self.total, state.newbob_scale),
@@ -239,24 +240,6 @@ class TrainingRun:
                 if value is not None and name != "update":
                     self.board.add_scalar(name, value, state.update)
             self.board.flush()
-
-    @torch.inference_mode()
-    def _heldout(self) -> tuple[float | None, float | None]:
-        """Frame accuracy and cross-entropy in nats on the held-out frames' pdf-ids; None where there are none."""
-        if not len(self.data.heldout):
-            return None, None
-        self.network.eval()
-        totals = torch.zeros(2, dtype=torch.float64, device=self.device)  # frames that are right, nats
-        for batch in self.sampler.heldout(Part(self.peers.rank, self.peers.size)):
-            logits = self.network(batch.windows, batch.rows).float()
-            pdf_ids = self.data.pdf_ids[batch.frames]
-            totals[0] += (logits.argmax(1) == pdf_ids).sum()
-            totals[1] += nn.functional.cross_entropy(logits, pdf_ids, reduction="sum")
-        self.network.train()
-        self.peers.sum_(totals)
-        synchronise(self.device)
-        correct, nats = totals.tolist()
-        return correct / len(self.data.heldout), nats / len(self.data.heldout)
 
     def _write_best(self, entry: dict[str, Any]) -> None:
         tensors = dict(self.network.named_buffers())

@@ -49,7 +49,8 @@ CASES = {
     "frames": Case(replace(KINDS["feed_forward"], dropout=0.2, input_dropout=0.1, norm="layer"),
                    replace(CONFIG, optimizer="sgd", learning_rate=3e-2, schedule="newbob")),
     "chunks": Case(replace(KINDS["tdnn_f"], dropout=0.1), replace(
-        CONFIG, chunk=12, max_updates=100, average=32, augment=AugmentConfig(time_masks=1, time_width=3, mel_masks=1, mel_width=2))),
+        CONFIG, chunk=12, max_updates=100, average=32,
+        augment=AugmentConfig(time_masks=1, time_width=3, mel_masks=1, mel_width=2))),
     "stored": Case(KINDS["conv_tdnn"], replace(CONFIG, chunk=12, max_updates=40), targets="stored"),
     "online": Case(KINDS["tdnn_plain"], replace(CONFIG, chunk=10, accumulate=2, max_updates=40), targets="online"),
 }

@@ -113,7 +113,7 @@ def test_two_processes_have_the_curve_of_one(alone: Path, tmp_path: Path) -> Non
         one, two = curve(alone / name), curve(tmp_path / name)
         assert one.shape == two.shape and len(one) == case.trainer.max_updates // case.trainer.evaluate_updates
         assert np.abs(one - two).max() < 1e-4, name
-        assert one[-1, 0] < one[0, 0] - 0.01, name  # something was learnt
+        assert one[-1, 0] < one[0, 0] - 0.003, name  # something was learnt
         assert torch.allclose(weights(alone / name), weights(tmp_path / name), rtol=0, atol=1e-3), name
         assert {path.name for path in (tmp_path / name).iterdir()} == {
             "checkpoint.safetensors", "best.safetensors", "history.json"}
