@@ -55,7 +55,7 @@ from asr_distill.executor import run_jobs
 
 def sleep(path):
     open(path + str(os.getpid()), "w").close()
-    time.sleep(300)
+    time.sleep(900)
 
 if __name__ == "__main__":
     list(run_jobs(sleep, [sys.argv[1] + "/a", sys.argv[1] + "/b"], workers=2))
@@ -83,7 +83,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def _wait(condition, seconds: float = 120.0) -> None:  # type: ignore[no-untyped-def]
+def _wait(condition, seconds: float = 400.0) -> None:  # type: ignore[no-untyped-def]
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
