@@ -7,19 +7,16 @@ import itertools
 import logging
 import os
 import pickle
-import signal
 import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 from asr_distill.errors import UserError
 from asr_distill.executor.base import ATTEMPTS, Context, Executor, Job, available_cpus
-from asr_distill.executor.processes import script_shown
+from asr_distill.executor.processes import no_interrupts, script_shown
 from asr_distill.executor.task import Failure, Outcome, Task, lost_too_often
 from asr_distill.logs import log
 
@@ -63,7 +60,7 @@ class DaskCluster(Executor):
     @functools.cached_property
     def _client(self) -> distributed.Client:
         """Of a local cluster, which is started when there is a list for it."""
-        with script_shown(False), _no_interrupts():
+        with script_shown(False), no_interrupts():
             self._local = distributed.LocalCluster(
                 n_workers=self.workers, threads_per_worker=1, processes=True, host=_LOOPBACK, scheduler_port=0,
                 dashboard_address=f"{_LOOPBACK}:0", memory_limit=None, silence_logs=logging.CRITICAL)
@@ -108,18 +105,6 @@ class DaskCluster(Executor):
         if self._local is not None:
             self._local.close()
         self._config.__exit__(None, None, None)
-
-
-@contextmanager
-def _no_interrupts() -> Iterator[None]:
-    """Ctrl-C goes to all processes of a terminal, and is this one's to hear alone: threads and processes that are
-    started here (or by those, later) have the signal blocked. One that comes meanwhile is not lost."""
-    resource_tracker.ensure_running()  # its start would unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _connect(scheduler: str) -> distributed.Client:

@@ -15,6 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, cast
 
@@ -118,7 +119,7 @@ class _Worker:
         spawn = multiprocessing.get_context("spawn")
         self.connection, theirs = spawn.Pipe()
         self.process = spawn.Process(target=_serve, args=(theirs, begin))
-        with script_shown(of_script):
+        with script_shown(of_script), no_interrupts():
             self.process.start()
         theirs.close()
         self.list = self.number = -1
@@ -152,7 +153,6 @@ class _Worker:
 
 def _serve(connection: Connection, begin: _Begin) -> None:
     """A worker's life. It ends with its parent, also when that is killed and can tell it nothing."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear; it ends the workers
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -180,6 +180,18 @@ def _serve(connection: Connection, begin: _Begin) -> None:
         except Exception as error:  # what does not pickle, or cannot be imported here
             answer = pickle.dumps(Outcome(failure=Failure.of(error)))
         connection.send_bytes(answer)
+
+
+@contextmanager
+def no_interrupts() -> Iterator[None]:
+    """Ctrl-C goes to all processes of a terminal, and is this one's to hear alone: threads and processes that are
+    started here (or by those, later) have the signal blocked. One that comes meanwhile is not lost."""
+    resource_tracker.ensure_running()  # its start would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
