@@ -32,8 +32,9 @@ _LOOPBACK = "127.0.0.1"
 _CONNECT = 60.0  # seconds for a scheduler to answer
 _CONFIG = {
     "distributed.admin.tick.limit": "1h",  # a busy machine is no news
-    "distributed.comm.timeouts.connect": "120s",
-    "distributed.comm.timeouts.tcp": "120s",
+    "distributed.comm.timeouts.connect": "600s",
+    "distributed.comm.timeouts.tcp": "600s",
+    "distributed.scheduler.worker-ttl": "1h",  # a worker that compiles or waits for a core is not lost
     "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
     "distributed.scheduler.worker-saturation": 1.0,  # a worker that dies casts suspicion on no job but its own
     "distributed.worker.memory.target": False, "distributed.worker.memory.spill": False,

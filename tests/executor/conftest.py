@@ -14,9 +14,9 @@ from asr_distill.executor import Executor, ExecutorSettings, Threads, open_execu
 sys.path += [str(Path(__file__).resolve().parents[1] / room) for room in ("hmm", "decode")]
 
 
-@pytest.fixture(scope="session", params=["serial", "threads", "processes", "dask"])
+@pytest.fixture(scope="module", params=["serial", "threads", "processes", "dask"])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    """One for all tests of the session: starting workers takes seconds."""
+    """One for all tests of a file: starting workers takes seconds."""
     if request.param == "dask":
         pytest.importorskip("distributed")
     if request.param == "threads":
