@@ -159,11 +159,11 @@ def joined() -> Iterator[Crew]:
     if size < 2 or _current.size > 1:
         yield _current
         return
-    _follow(int(os.environ.get(LAUNCHER, os.getppid())))
     rank = _number("RANK", -1)
     if not 0 <= rank < size or "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
         raise UserError(f"WORLD_SIZE={size}, but RANK, MASTER_ADDR or MASTER_PORT is missing or wrong: start with "
                         "torchrun, or with --processes N")
+    _follow(int(os.environ.get(LAUNCHER, os.getppid())))
     if rank == 0 and LAUNCHER not in os.environ:
         signal.signal(signal.SIGTERM, _stopped)
     store, _, _ = next(dist.rendezvous("env://"))

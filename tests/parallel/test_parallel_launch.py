@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from asr_distill.parallel import launch as launching
-from asr_distill.parallel.crew import FAILED, LOST, check_devices, joined
+from asr_distill.parallel.crew import FAILED, check_devices, joined
 from asr_distill.parallel.launch import launch
 
 MEMBER = """
@@ -19,6 +19,14 @@ open(sys.argv[1] + "/" + rank, "w").write(str(os.getpid()))
 end = dict(part.split("=") for part in sys.argv[2:])[rank]
 if end == "stay":
     time.sleep(600)
+if end == "after 2":  # ends because that one has
+    while True:
+        try:
+            os.kill(int(open(sys.argv[1] + "/2").read()), 0)
+        except (OSError, ValueError) as error:
+            if isinstance(error, ProcessLookupError):
+                sys.exit(75)
+        time.sleep(0.05)
 if end == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
 sys.exit(int(end))
@@ -41,7 +49,7 @@ def run(tmp_path: Path, *ends: str) -> int:
     (("3", "stay"), 3, ""),
     (("stay", "kill"), 1, "process 2 of 2 was killed (out of memory?); run the same command again; finished work"),
     (("kill", "stay", "stay"), 1, "process 1 of 3 was killed"),
-    (("stay", str(LOST), "kill"), 1, "process 3 of 3 was killed"),
+    (("stay", "after 2", "kill"), 1, "process 3 of 3 was killed"),
     (("stay", "0", "5"), 1, "process 3 of 3 failed (see above)"),
     (("stay", str(FAILED)), 1, "process 2 of 2 failed"),
     (("1", "kill"), 1, ""),  # the first one says it itself
