@@ -17,16 +17,18 @@ WORDS = ["BAT", "DEEM", "FOOT", "KAB", "MEEK", "SOAP", "TOOK", "OBEY", "ACID", "
          "SOOT", "MODE"]
 
 
-def lexicon() -> dict[str, list[str]]:
-    """Pronunciations drawn once: every word other phones, some sharing their beginnings."""
+def lexicon(spelled: bool = False) -> dict[str, list[str]]:
+    """Pronunciations drawn once: every word other phones, some sharing their beginnings. Spelled: a letter a phone."""
+    if spelled:
+        return {word: [PHONES[(ord(letter) - ord("A")) % len(PHONES)] for letter in word] for word in WORDS}
     rng = np.random.default_rng(5)
     return {word: [PHONES[i] for i in rng.permutation(len(PHONES))[: 2 + index % 3]]
             for index, word in enumerate(WORDS)}
 
 
-def say(words: list[str], rng: np.random.Generator, pitch: float, pace: float) -> np.ndarray:
+def say(words: list[str], rng: np.random.Generator, pitch: float, pace: float, spelled: bool = False) -> np.ndarray:
     """float32 samples of a sentence."""
-    entries = lexicon()
+    entries = lexicon(spelled)
     low = dict(zip(PHONES, np.geomspace(300, 1500, len(PHONES)), strict=True))
     high = dict(zip(PHONES, np.random.default_rng(6).permutation(np.geomspace(1800, 5500, len(PHONES))), strict=True))
     pieces = [np.zeros(int(RATE * rng.uniform(0.1, 0.25)))]
@@ -53,7 +55,7 @@ def sentence(rng: np.random.Generator) -> list[str]:
     return words
 
 
-def write_corpus(root: Path, *, train: int = 160, dev: int = 80, seed: int = 1) -> Path:
+def write_corpus(root: Path, *, train: int = 160, dev: int = 80, seed: int = 1, spelled: bool = False) -> Path:
     """Write LibriSpeech/train-clean-5 and dev-clean-2, lexicon.txt and lm.txt under `root`."""
     rng = np.random.default_rng(seed)
     for subset, count, first, speakers in (("train-clean-5", train, 100, 8), ("dev-clean-2", dev, 200, 10)):
@@ -64,9 +66,9 @@ def write_corpus(root: Path, *, train: int = 160, dev: int = 80, seed: int = 1) 
             lines = []
             for number in range(count // speakers):
                 words, name = sentence(rng), f"{speaker}-1-{number:04d}"
-                soundfile.write(folder / f"{name}.flac", say(words, rng, pitch, pace), RATE, subtype="PCM_16")
+                soundfile.write(folder / f"{name}.flac", say(words, rng, pitch, pace, spelled), RATE, subtype="PCM_16")
                 lines.append(f"{name} {' '.join(words)}\n")
             (folder / f"{speaker}-1.trans.txt").write_text("".join(lines))
-    (root / "lexicon.txt").write_text("".join(f"{w}\t{' '.join(p)}\n" for w, p in lexicon().items()))
+    (root / "lexicon.txt").write_text("".join(f"{w}\t{' '.join(p)}\n" for w, p in lexicon(spelled).items()))
     (root / "lm.txt").write_text("".join(" ".join(sentence(rng)) + "\n" for _ in range(3000)))
     return root
