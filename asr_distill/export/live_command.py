@@ -42,8 +42,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Print partial and final texts until the stream ends, or Ctrl-C (then 130)."""
     if arguments.files:
         raise UserError("--stream reads standard input and takes no files; leave one of the two out")
-    if any(vars(arguments).get(name) for name in ("srt", "ctm", "nbest", "out", "force")) or arguments.jobs != 1:
-        raise UserError("--stream prints text or --json: --srt, --ctm, --nbest, --out, --force, --jobs are for files")
     if not arguments.pause >= 0 or not 0 < arguments.block <= 10_000:
         raise UserError(f"--pause {arguments.pause:g} --block {arguments.block:g}: a pause must not be negative, a "
                         "block must be above 0 and at most 10,000 ms")

@@ -95,7 +95,7 @@ def test_no_sound_no_text(stream: Callable[..., int], capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(("arguments", "wanted"), [
     (["a.wav"], "takes no files"), (["--rate", "10"], "1000 to 384000"), (["--block", "0"], "above 0"),
     (["--pause", "-1"], "negative"), (["--block", "nan"], "above 0"), (["--block", "3"], "at least 10 ms"),
-    (["--threads", "0"], "at least 1"), (["--srt"], "for files"), (["--nbest", "3"], "for files")])
+    (["--threads", "0"], "at least 1"), (["--srt"], "is for sound files"), (["--nbest", "3"], "is for sound files")])
 def test_wrong_arguments_are_refused(stream: Callable[..., int], arguments: list[str], wanted: str) -> None:
     with pytest.raises(UserError, match=wanted):
         stream(b"", *arguments)
