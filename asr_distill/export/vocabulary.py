@@ -124,9 +124,7 @@ def _with_words(lang: Lang, new: Mapping[str, NewWord], config: VocabularyConfig
         graph = BackoffGraph.of(FstArrays.from_fst(fst), lang.words, "the pruned language model")
     changed = with_lexicon(lang, _extended(lang, spoken, new), folder)
     graph = graph.relabelled(changed.words)
-    missing = [word for word in new if word not in modelled and not new[word].like]
-    default = min(config.probability, config.total / max(1, len(missing)))
-    unigrams = {word: new[word].probability or default for word in new if word in missing or new[word].probability}
+    unigrams = _unigrams(new, modelled, config)
     if (share := sum(unigrams.values())) > LARGEST_SHARE:
         raise UserError(f"{config.words}: its words have a probability of {share:.3g} together; more than "
                         f"{LARGEST_SHARE:g} is too much for the language model beside them")
@@ -142,6 +140,17 @@ def _with_words(lang: Lang, new: Mapping[str, NewWord], config: VocabularyConfig
     if idle := [word for word in new if word in modelled and word not in unigrams and word not in spoken.entries]:
         log.info("known already, and nothing new is said of them: %s", ", ".join(idle[:10]))
     return graph.arrays(), facts
+
+
+def _unigrams(new: Mapping[str, NewWord], modelled: set[str], config: VocabularyConfig) -> dict[str, float]:
+    """Probabilities of the file, and the default for the other words that the language model lacks."""
+    given = {word: each.probability for word, each in new.items() if each.probability}
+    silent = [word for word in new if word not in modelled and word not in given and not new[word].like]
+    default = min(config.probability, config.total / max(1, len(silent)))
+    if default < config.probability:
+        log.info("each of the %d new words gets a probability of %.2g, for together they may have %g; a word's own may "
+                 "stand in the file", len(silent), default, config.total)
+    return given | dict.fromkeys(silent, default)
 
 
 def _check_likes(new: Mapping[str, NewWord], modelled: set[str]) -> None:

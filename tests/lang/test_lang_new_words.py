@@ -102,6 +102,7 @@ def test_words_of_phones_that_the_model_lacks_are_no_answer_of_the_dictionary() 
 
 
 def test_letters_that_nobody_lists_are_guessed(tmp_path: Path) -> None:
+    pytest.importorskip("phonetisaurus")
     lexicon = Lexicon({word: [Pronunciation(tuple(word.lower()))] for word in
                        ("TAN", "NAT", "ANT", "TANT", "NAN", "ATAN", "TATA", "NATAN")})
     made = pronounce([NewWord("TANATA", "w:1")], lexicon, cache=tmp_path / "g2p")
