@@ -42,10 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a plan, or the check of the model."""
-    from asr_distill.plan.measured import load_runs, read_experiment, save_runs
+    from asr_distill.plan.measured import load_runs, read_experiment, save_runs, work_function
     from asr_distill.recipe_command import load_recipe
 
     recipe = load_recipe(arguments.recipe)
+    work_function(recipe)
     runs = ([read_experiment(recipe, exp) for exp in arguments.experiments] if arguments.experiments
             else load_runs(arguments.measured))
     if not runs:

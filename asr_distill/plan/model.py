@@ -43,10 +43,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class Predicted:
-    """One stage: wall-clock seconds, bytes of memory and of disk, and how many GPUs are busy."""
+    """One stage: wall-clock seconds, CPU seconds on cores like those measured (0 where a GPU does the work), bytes of
+    memory and of disk, and how many GPUs are busy."""
 
     stage: str
     seconds: float
+    cpu_seconds: float
     peak_bytes: float
     bytes: float
     gpus: int
@@ -77,15 +79,17 @@ def predict(runs: Sequence[Run], work: dict[str, Work], train_hours: float, mach
 
 def _stage(name: str, runs: Sequence[Run], work: Work, train_hours: float, machine: Machine) -> Predicted:
     costs, size = [run.stages[name] for run in runs], [run.train_hours for run in runs]
-    seconds = fit_line([cost.amount for cost in costs], [cost.seconds for cost in costs], size)(work.amount)
+    amounts = [cost.amount for cost in costs]
+    seconds = fit_line(amounts, [cost.seconds for cost in costs], size)(work.amount)
+    cpu_seconds = fit_line(amounts, [cost.cpu_seconds for cost in costs], size)(work.amount)
     peak = fit_line(size, [cost.peak_bytes for cost in costs], size)(train_hours)
     disk = fit_line(size, [cost.bytes for cost in costs], size)(train_hours)
     if work.spread == "gpus" and machine.gpus and machine.gpu:
-        return Predicted(name, machine.gpu.seconds(work, machine.gpus), peak, disk,
+        return Predicted(name, machine.gpu.seconds(work, machine.gpus), 0.0, peak, disk,
                          min(machine.gpus, max(1, 1 if work.asked else len(work.trainings))))
     if work.spread != "one":
         seconds /= speedup(machine.cores, max(cost.cpus for cost in costs))
-    return Predicted(name, seconds, peak, disk, 0)
+    return Predicted(name, seconds, cpu_seconds, peak, disk, 0)
 
 
 def speedup(cores: int, measured: int) -> float:
