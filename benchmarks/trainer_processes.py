@@ -28,7 +28,7 @@ from asr_distill.executor import available_cpus
 from asr_distill.files import read_json, write_json
 from asr_distill.parallel.crew import Crew, joined
 
-TURNS = 3
+TURNS = 2
 
 
 def compare(options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from asr_distill.parallel.peers import mend
 ROOT = Path(__file__).resolve().parents[2]
 LOOK_SECONDS = 0.1
 GRACE_SECONDS = 10.0  # that the first process has to say itself what happened, or to be done
+TOLD_SECONDS = 60.0  # that it has to end after it said so
 INTERRUPT_SECONDS = 60.0
 
 
@@ -56,20 +57,25 @@ def _watch(members: list[subprocess.Popen], store: dist.TCPStore) -> int:
     while first.poll() is None and not any(member.poll() for member in helpers):
         time.sleep(LOOK_SECONDS)
     if first.returncode is None:  # a helper is lost
-        store.set("lost", _line(members, store))
+        store.set("lost", _who(members, store))
     with contextlib.suppress(subprocess.TimeoutExpired):
         first.wait(GRACE_SECONDS)
+    if first.returncode is None and store.check(["told"]):  # it knows, and takes its time to end
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            first.wait(TOLD_SECONDS)
+        return max(1, first.returncode or 1)
     if first.returncode is not None and first.returncode >= 0:  # it has said what there is to say
         for member in helpers:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 member.wait(GRACE_SECONDS)
         return first.returncode
-    print(f"asr-distill: error: {_line(members, store)}", file=sys.stderr)
+    goes_on = store.get("goes_on").decode() if store.check(["goes_on"]) else ""
+    print(f"asr-distill: error: {_who(members, store)}; {goes_on or mend('')}", file=sys.stderr)
     return 1
 
 
-def _line(members: list[subprocess.Popen], store: dist.TCPStore) -> str:
-    """Which process is lost, why, and what to do about it."""
+def _who(members: list[subprocess.Popen], store: dist.TCPStore) -> str:
+    """Which process is lost, and why."""
     def order(rank: int) -> tuple[bool, bool, bool]:
         """Who was killed comes before who failed, and that before whom another one's end has ended."""
         code = members[rank].poll()
@@ -77,16 +83,14 @@ def _line(members: list[subprocess.Popen], store: dist.TCPStore) -> str:
 
     rank = min(range(len(members)), key=order)
     code = members[rank].poll() or 0
-    goes_on = store.get("goes_on").decode() if store.check(["goes_on"]) else ""
-    goes_on = goes_on or mend("")
     who = f"process {rank + 1} of {len(members)}"
     if code == FAILED and store.check([f"failure{rank}"]):
         return f"{who}: {store.get(f'failure{rank}').decode()}"
     if code >= 0:
-        return f"{who} failed (see above); {goes_on}"
+        return f"{who} failed (see above)"
     if -code == signal.SIGKILL:
-        return f"{who} was killed (out of memory?); {goes_on}"
-    return f"{who} was ended by {signal.Signals(-code).name}; {goes_on}"
+        return f"{who} was killed (out of memory?)"
+    return f"{who} was ended by {signal.Signals(-code).name}"
 
 
 def _environment(rank: int, size: int, port: int) -> dict[str, str]:

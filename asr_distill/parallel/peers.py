@@ -75,7 +75,8 @@ class Connected(Peers):
         try:
             while self._launched and self.chief and time.monotonic() < deadline:
                 if self._store.check(["lost"]):
-                    return PeerLost(self._store.get("lost").decode())
+                    self._store.set("told", "yes")
+                    return PeerLost(f"{self._store.get('lost').decode()}; {self._goes_on}")
                 time.sleep(0.05)
         except RuntimeError:
             pass  # the launcher is gone too
