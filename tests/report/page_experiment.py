@@ -25,6 +25,7 @@ from asr_distill.report.results import Results, SplitData
 
 SPLIT = "test_clean"
 ROLES = {"baseline": "baseline", "teacher1": "teacher", "ensemble": "ensemble", "student": "student"}
+SIZES = {"baseline": 4000, "teacher1": 9000, "ensemble": 18_000, "student": 4000}  # parameters
 ERRORS = {"baseline": 0.5, "teacher1": 0.2, "ensemble": 0.1, "student": 0.3}  # chance of an edit at a word
 UTTERANCES, SEED = 24, 7
 VOCABULARY = ("YES", "NO", "UP", "STOP")
@@ -84,8 +85,8 @@ def _write_system(directory: Path, name: str, role: str, store: FrameStore, rng:
     write_hypotheses(directory / SPLIT / JOURNAL, hypotheses)
     bins = {"count": [10, 20, 70], "confidence": [1.5, 10.0, 60.0], "correct": [2, 11, 63]}
     write_json(directory / "system.json", {
-        "name": name, "role": role, "parameters": 4000 if name == "student" else 9000, "bytes": 16000, "targets": 15,
-        "decoded": True, "splits": {SPLIT: {"rtf": 0.01, "frame_accuracy": 80.0, "cross_entropy": 0.7}},
+        "name": name, "role": role, "parameters": SIZES[name], "bytes": 4 * SIZES[name], "targets": 15,
+        "decoded": True, "splits": {SPLIT: {"rtf": 1e-6 * SIZES[name], "frame_accuracy": 80.0, "cross_entropy": 0.7}},
         "reliability": {SPLIT: bins}})
 
 

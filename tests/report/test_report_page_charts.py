@@ -17,7 +17,7 @@ from asr_distill.report.page.experiment import Curve
 from asr_distill.report.page.labels import AWAY, HEIGHT, POINT, place
 from asr_distill.report.page.markup import Html
 from asr_distill.report.page.scale import Axis
-from asr_distill.report.page.svg import LETTER
+from asr_distill.report.page.svg import LETTER, WIDTH, Panel
 from asr_distill.report.results import ErrorScores, Results, System
 
 UNITS = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "B": 1.0}
@@ -135,6 +135,19 @@ def test_size_and_speed_against_errors(results: Results) -> None:
     slow = dataclasses.replace(results, systems=[dataclasses.replace(system, splits={"test": dataclasses.replace(
         system.splits["test"], rtf=None)}) for system in results.systems])
     assert cost_panel(slow, "test", "c", "rtf") is None
+    same = dataclasses.replace(results, systems=[dataclasses.replace(item, bytes=9) for item in results.systems])
+    assert cost_panel(same, "test", "c", "size") is None  # a chart of one size shows nothing
+
+
+def test_figures_of_an_axis_do_not_run_into_each_other(results: Results) -> None:
+    for low, high in ((60, 6000), (3e6, 9e6), (1e4, 9e7)):
+        panel = Panel("p", "t", "d", Axis("x", low, high, log=True, show=lambda value: f"{value:,.0f} bytes"),
+                      Axis("y", 0, 1), left=160)
+        figures = checked(f"<!DOCTYPE html>\n{panel.render()}").all("text", "x")
+        spans = [(float(figure.attributes["x"] or ""), LETTER * len(figure.text) / 2) for figure in figures]
+        assert spans
+        assert all(x + half < other - other_half for (x, half), (other, other_half) in itertools.pairwise(spans))
+        assert spans[-1][0] + spans[-1][1] <= WIDTH
 
 
 def test_errors_of_very_different_sizes_are_logarithmic(results: Results) -> None:
@@ -144,7 +157,7 @@ def test_errors_of_very_different_sizes_are_logarithmic(results: Results) -> Non
     errors = Chart(error_panel(digits, "test", "e"), log_x=True)
     assert {name: round(errors.value("x", x)) for name, (x, _) in errors.marks().items()} == \
         {"net67": 67, "net146": 146, "net4730": 4730}
-    assert not errors.lines("whisker") and "errors on test" in errors.svg.text
+    assert not errors.lines("whisker") and "Errors on test" in errors.svg.text
     assert "errors (logarithmic)" in errors.svg.text
     assert Chart(cost_panel(digits, "test", "c", "size"), log_x=True, log_y=True).marks()
 

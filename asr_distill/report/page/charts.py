@@ -48,7 +48,7 @@ def error_panel(results: Results, split: str, identity: str, *, ladder: bool = F
     if not found:
         return None
     axis = _error_axis(results, split, [errors for _, errors in found])
-    unit, digits = ("errors", 0) if measure(results, split) == "errors" else ("WER", 2)
+    unit, digits = ("Errors", 0) if measure(results, split) == "errors" else ("WER", 2)
     names = [short(system.name) for system, _ in found]
     panel = Panel(
         identity, f"{unit} on {split}{', GMMs' * ladder}{', 95 % interval' * (digits > 0)}",
@@ -70,7 +70,7 @@ def cost_panel(results: Results, split: str, identity: str, cost: str) -> Html |
     found = [(system, used, errors) for system in results.systems
              if system.role in ORDER and not system.name.endswith(RESCORED)
              and (used := of(system)) and (errors := errors_of(system, split))]
-    if len(found) < 2:
+    if len({used for _, used, _ in found}) < 2:
         return None
     found.sort(key=lambda item: ORDER.index(item[0].role))
     used_all = [used for _, used, _ in found]

@@ -68,11 +68,14 @@ class Panel:
 
     def _axes(self) -> Html:
         base, end = self.height - self.bottom, WIDTH - self.right
-        parts = []
+        parts, taken = [], -LETTER
         for value in self.x.ticks():
-            x = self.at_x(value)
-            parts += [tag("path", d=f"M{x} {self.top}V{base}", class_="grid"),
-                      tag("text", self.x.show(value), x=x, y=base + 16, text_anchor="middle", class_="tick x")]
+            x, figure = self.at_x(value), self.x.show(value)
+            half = LETTER * len(figure) / 2
+            parts.append(tag("path", d=f"M{x} {self.top}V{base}", class_="grid"))
+            if x - half >= taken + LETTER / 2 and x + half <= WIDTH:
+                parts.append(tag("text", figure, x=x, y=base + 16, text_anchor="middle", class_="tick x"))
+                taken = x + half
         parts.append(tag("text", self.x.label, x=(self.left + end) / 2, y=base + 34, text_anchor="middle",
                          class_="label"))
         if self.y is not None:
