@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_distill.errors import UserError
-from asr_distill.executor.base import ATTEMPTS, Context, Executor, Job, available_cpus
+from asr_distill.executor.base import Context, Executor, Job, available_cpus
 from asr_distill.executor.processes import no_interrupts, script_shown
 from asr_distill.executor.task import Failure, Outcome, Task, lost_too_often
 from asr_distill.logs import log
@@ -24,19 +24,21 @@ try:
     import dask
     import distributed
     from distributed.scheduler import KilledWorker
+    from tornado.ioloop import PeriodicCallback
 except ImportError as error:
     raise UserError(f"--executor dask: {error}; install it with pip install 'asr-distill[dask]', or use --executor "
                     "processes") from None
 
 _LOOPBACK = "127.0.0.1"
 _CONNECT = 60.0  # seconds for a scheduler to answer
+_KEEP = 30  # seconds after which workers that were given up are made anew
 _CONFIG = {
     "distributed.admin.tick.limit": "1h",  # a busy machine is no news
     "distributed.comm.timeouts.connect": "600s",
     "distributed.comm.timeouts.tcp": "600s",
     "distributed.scheduler.worker-ttl": "1h",  # a worker that compiles or waits for a core is not lost
-    "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
-    "distributed.scheduler.worker-saturation": 1.0,  # a worker that dies casts suspicion on no job but its own
+    "distributed.deploy.lost-worker-timeout": "5 minutes",  # for a worker to start again, before it is given up
+    "distributed.scheduler.allowed-failures": 1,  # a job is suspect when two workers died that had it
     "distributed.worker.memory.target": False, "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False, "distributed.worker.memory.terminate": False,
 }
@@ -66,6 +68,8 @@ class DaskCluster(Executor):
                 n_workers=self.workers, threads_per_worker=1, processes=True, host=_LOOPBACK, scheduler_port=0,
                 dashboard_address=f"{_LOOPBACK}:0", memory_limit=None, silence_logs=logging.CRITICAL)
         log.info("Dask: %d workers of this machine, status page %s", self.workers, self._local.dashboard_link)
+        self._keeper = PeriodicCallback(functools.partial(self._local.scale, self.workers), _KEEP * 1000)
+        self._local.loop.add_callback(self._keeper.start)
         return distributed.Client(self._local, set_as_default=False)
 
     def _threads(self) -> list[int]:
@@ -78,24 +82,36 @@ class DaskCluster(Executor):
         self._client.register_plugin(_List(label, task, os.getcwd(), list(sys.path)), name=label)
         stream = enumerate(jobs, 1)
         pending: dict[distributed.Future, tuple[int, Job]] = {}
+        suspects: list[tuple[int, Job]] = []  # workers died of one of them, and Dask does not know of which
+
+        def send(number: int, job: Job, key: str) -> distributed.Future:
+            future = self._client.submit(_carry_out, label, pickle.dumps(job), key=key, pure=False)
+            pending[future] = number, job
+            return future
+
+        def outcome(future: distributed.Future) -> tuple[Job, Any]:
+            number, job = pending.pop(future)
+            called = name(job) if name else f"job {number}"
+            return job, _outcome(future, called).unwrap(called)
 
         def submit() -> Iterator[distributed.Future]:
             """As many as keep all workers busy, also those that a cluster is about to get."""
             for number, job in itertools.islice(stream, max(0, 2 * max(self.workers, sum(self._threads()))
                                                             - len(pending))):
-                future = self._client.submit(_carry_out, label, pickle.dumps(job), key=f"{label}-{number}", pure=False)
-                pending[future] = number, job
-                yield future
+                yield send(number, job, f"{label}-{number}")
 
         try:
             done = distributed.as_completed(submit(), loop=self._client.loop)
             for future in done:
-                number, job = pending.pop(future)
-                called = name(job) if name else f"job {number}"
-                result = _outcome(future, called).unwrap(called)
+                suspect = future.status == "error" and isinstance(future.exception(), KilledWorker)
+                if suspect:
+                    suspects.append(pending.pop(future))
+                found = [] if suspect else [outcome(future)]
                 for more in submit():
                     done.add(more)
-                yield job, result
+                yield from found
+            for number, job in suspects:  # each with no other beside it
+                yield outcome(send(number, job, f"{label}-{number}-alone"))
         finally:
             self._client.cancel(list(pending), force=True)
             self._client.unregister_worker_plugin(label)
@@ -104,6 +120,7 @@ class DaskCluster(Executor):
         if "_client" in self.__dict__:
             self._client.close()
         if self._local is not None:
+            self._local.loop.add_callback(self._keeper.stop)
             self._local.close()
         self._config.__exit__(None, None, None)
 

@@ -153,6 +153,7 @@ class _Worker:
 
 def _serve(connection: Connection, begin: _Begin) -> None:
     """A worker's life. It ends with its parent, also when that is killed and can tell it nothing."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 

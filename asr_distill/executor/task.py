@@ -127,5 +127,5 @@ def begin_thread(threads: int) -> None:
 
 
 def lost_too_often(job: str) -> UserError:
-    return UserError(f"{job}: its worker process was killed {ATTEMPTS} times (out of memory?); use fewer workers "
-                     "or more memory and run the same command again; finished work is kept")
+    return UserError(f"{job}: {ATTEMPTS} workers or more were killed at it (out of memory?); use fewer workers or more "
+                     "memory and run the same command again; finished work is kept")

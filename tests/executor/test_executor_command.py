@@ -89,10 +89,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["processes", "dask"])
-def test_ctrl_c_ends_all_workers(tmp_path: Path, kind: str) -> None:
-    if kind == "dask":
-        pytest.importorskip("distributed")
+def test_ctrl_c_ends_all_workers(tmp_path: Path) -> None:
     (tmp_path / "conf.yaml").write_text("{}")
     pids = tmp_path / "pids"
     pids.mkdir()
@@ -100,7 +97,7 @@ def test_ctrl_c_ends_all_workers(tmp_path: Path, kind: str) -> None:
     script.write_text(SCRIPT)
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
     process = subprocess.Popen(
-        [sys.executable, str(script), "--exp-dir", str(tmp_path / "exp"), "--device", "cpu", "--executor", kind,
+        [sys.executable, str(script), "--exp-dir", str(tmp_path / "exp"), "--device", "cpu", "--executor", "processes",
          "--workers", "2", str(pids)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         start_new_session=True, env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
     try:

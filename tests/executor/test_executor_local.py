@@ -45,7 +45,7 @@ def test_a_jobs_error_reaches_the_caller(workers: int) -> None:
 
 
 def test_killed_workers_are_one_clear_line() -> None:
-    with pytest.raises(UserError, match=r"^job [12]: its worker process was killed 3 times"):
+    with pytest.raises(UserError, match=r"^job [12]: 3 workers or more were killed at it"):
         list(run_jobs(_die, [1, 2], workers=2))
 
 
