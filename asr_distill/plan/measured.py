@@ -70,7 +70,7 @@ def read_experiment(recipe: Recipe, exp: Path) -> Run:
     if old:
         raise UserError(f"{exp}: made before stages recorded CPU seconds, memory and bytes (stage {old[0]}); run it "
                         "again into another --exp-dir")
-    settings = build(recipe.settings_class, _settings_tree(records.values()))
+    settings: Any = build(recipe.settings_class, _settings_tree(records.values()))
     corpus, tree = records["corpus"]["figures"], records["tri3b"]["figures"]
     data = Data({split: figures["hours"] for split, figures in corpus.items()},
                 {split: figures["utterances"] for split, figures in corpus.items()}, int(tree["pdfs"]))
