@@ -60,7 +60,7 @@ def _watch(members: list[subprocess.Popen], store: dist.TCPStore) -> int:
         store.set("lost", _who(members, store))
     with contextlib.suppress(subprocess.TimeoutExpired):
         first.wait(GRACE_SECONDS)
-    if first.returncode is None and store.check(["told"]):  # it knows, and takes its time to end
+    if (first.returncode is None or first.returncode < 0) and store.check(["told"]):  # it may take its time to end
         with contextlib.suppress(subprocess.TimeoutExpired):
             first.wait(TOLD_SECONDS)
         return max(1, first.returncode or 1)
