@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 import soundfile
 
 from asr_distill.cli import main
+from asr_distill.decode.graph import compile_hclg
 from asr_distill.errors import UserError
 from asr_distill.export.bundle import Bundle
 from asr_distill.export.exporter import exporter_of
@@ -20,10 +24,12 @@ from asr_distill.export.manifest import read_manifest
 from asr_distill.export.source import Source
 from asr_distill.export.transcribe import Transcriber
 from asr_distill.export.vocabulary import VocabularyConfig, change_vocabulary
+from asr_distill.hmm.model import HmmModel
 from asr_distill.lang.backoff_graph import BackoffGraph
 from asr_distill.lang.fst_arrays import FstArrays
-from asr_distill.lang.lang import Lang
+from asr_distill.lang.lang import Lang, add_grammar, with_lexicon
 from asr_distill.lang.lexicon import Lexicon, Pronunciation
+from asr_distill.lang.ngram import NgramConfig, train_arpa
 
 RATE = 16000
 ALSO = {"GO": ("A", "D", "C"), "HALT": ("B", "E", "D")}  # phones in places where it has heard them; HALT is STOP
@@ -87,6 +93,11 @@ def test_the_directory_is_a_recogniser_like_any_other(toy: Any, say: Any, tmp_pa
         export(source, target, tmp_path / target, settings_of(exporter_of(target), []))
     assert " GO" in (tmp_path / "sherpa-onnx/tokens.txt").read_text().replace("\u2581", " ")
     assert "\nGO " in (tmp_path / "vosk/graph/words.txt").read_text()
+    for target, module in (("sherpa-onnx", "sherpa_onnx"), ("vosk", "vosk")):
+        if importlib.util.find_spec(module) is not None:
+            done = subprocess.run([sys.executable, str(tmp_path / target / "transcribe.py"), str(say("GO", "NO"))],
+                                  capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300, check=True)
+            assert done.stdout.split() == ["GO", "NO"]
     more = change_vocabulary(tmp_path / "new", tmp_path / "more", VocabularyConfig(
         words=written(tmp_path, "HALT like STOP B E D\n", "more.txt")))  # on top of it
     assert more["like"] == {"HALT": "STOP"}
@@ -128,6 +139,24 @@ def test_a_grammar_takes_the_place_of_the_language_model(toy: Any, say: Any, tmp
     change_vocabulary(toy.directory, tmp_path / "json", VocabularyConfig(
         grammar=written(tmp_path, json.dumps(["yes no", "up up"]), "g.json")))
     assert heard(tmp_path / "json", *files[3:]) == ["UP UP", "YES NO"]
+
+
+def test_pruning_makes_the_graph_smaller_and_goes_with_words(toy: Any, say: Any, tmp_path: Path) -> None:
+    old = Lang(toy.directory)
+    lang = with_lexicon(old, old.lexicon, tmp_path / "lang")
+    text = written(tmp_path, "yes no up\nyes no stop\nup up stop\nno up stop\nyes stop no\nstop\nyes\n", "text.txt")
+    train_arpa(text, tmp_path / "lm.arpa", NgramConfig(order=3))
+    add_grammar(lang, tmp_path / "lm.arpa")
+    compile_hclg(lang, HmmModel.load(toy.directory), tmp_path / "graph")
+    toy.export(tmp_path / "old", lang=lang, graph_dir=tmp_path / "graph")
+    facts = change_vocabulary(tmp_path / "old", tmp_path / "new", VocabularyConfig(
+        prune=0.02, words=written(tmp_path, "GO A D C\n")))
+    before, after = facts["ngrams"]
+    assert before[0] == after[0] and sum(after) < sum(before) and facts["graph_states"][1] < facts["graph_states"][0]
+    files = [say("YES", "NO", "UP"), say("NO", "GO")]
+    assert heard(tmp_path / "new", *files) == ["YES NO UP", "NO GO"]
+    np.testing.assert_allclose(opened(tmp_path / "new").masses(), 1, atol=1e-5)
+    assert "pruned at 0.02" in (tmp_path / "new/README.md").read_text()
 
 
 def test_commands(toy: Any, say: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
