@@ -12,7 +12,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from asr_distill.errors import UserError
 from asr_distill.executor.base import Context, Executor, Job, available_cpus
@@ -24,7 +24,7 @@ try:
     import dask
     import distributed
     from distributed.scheduler import KilledWorker
-    from tornado.ioloop import PeriodicCallback
+    from tornado.ioloop import IOLoop, PeriodicCallback
 except ImportError as error:
     raise UserError(f"--executor dask: {error}; install it with pip install 'asr-distill[dask]', or use --executor "
                     "processes") from None
@@ -69,7 +69,8 @@ class DaskCluster(Executor):
                 dashboard_address=f"{_LOOPBACK}:0", memory_limit=None, silence_logs=logging.CRITICAL)
         log.info("Dask: %d workers of this machine, status page %s", self.workers, self._local.dashboard_link)
         self._keeper = PeriodicCallback(functools.partial(self._local.scale, self.workers), _KEEP * 1000)
-        self._local.loop.add_callback(self._keeper.start)
+        self._loop = cast(IOLoop, self._local.loop)
+        self._loop.add_callback(self._keeper.start)
         return distributed.Client(self._local, set_as_default=False)
 
     def _threads(self) -> list[int]:
@@ -120,7 +121,7 @@ class DaskCluster(Executor):
         if "_client" in self.__dict__:
             self._client.close()
         if self._local is not None:
-            self._local.loop.add_callback(self._keeper.stop)
+            self._loop.add_callback(self._keeper.stop)
             self._local.close()
         self._config.__exit__(None, None, None)
 
