@@ -80,6 +80,8 @@ def compute_store(cuts: lhotse.CutSet, out: Path, config: FbankConfig, device: t
         raise UserError(f"{label}: no utterances to compute features of; prepare the corpus again")
     _check_ids(clips)
     degrade = degrade if degrade and degrade.active else None
+    if degrade:
+        Degrader(degrade, config.sample_rate, device, plain)  # refuses before anything is written
     digest = _digest(clips, config, degrade, device)
     counts = [config.num_frames(clip.played_samples) for clip in clips]
     if not sum(counts):
