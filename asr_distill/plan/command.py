@@ -105,8 +105,8 @@ def _plan(recipe: Recipe, runs: list[Run], arguments: argparse.Namespace) -> Non
 
 
 def planned_data(settings: Any, runs: list[Run], hours: float, decoded: float | None) -> Any:
-    """Splits of the largest run with so many hours to train on and to report; pdfs follow the runs' growth, up to the
-    tree's leaves."""
+    """Splits of the largest run with so many hours to train on and to report. Of the leaves that the tree may have,
+    the share that become pdfs follows the runs' growth with the data."""
     from asr_distill.plan.measured import TRAIN
     from asr_distill.plan.model import power_law
     from asr_distill.plan.work import Data
@@ -117,7 +117,8 @@ def planned_data(settings: Any, runs: list[Run], hours: float, decoded: float | 
     if decoded is not None:
         there = sum(largest.hours[split] for split in reported)
         ratio |= dict.fromkeys(reported, decoded / there)
-    pdfs = power_law([run.train_hours for run in runs], [run.pdfs for run in runs], hours, settings.tri3b.tree.leaves)
+    share = power_law([run.train_hours for run in runs], [run.pdfs / run.leaves for run in runs], hours, most=1.0)
+    pdfs = share * settings.tri3b.tree.leaves
     return Data({split: largest.hours[split] * ratio[split] for split in ratio},
                 {split: max(1, round(largest.utterances[split] * ratio[split])) for split in ratio}, round(pdfs))
 

@@ -31,13 +31,15 @@ class Cost:
 
 @dataclass(frozen=True)
 class Run:
-    """One experiment: its training hours and data, and every stage's cost."""
+    """One experiment: its training hours and data, the pdfs of its senone tree and how many leaves that was allowed,
+    and every stage's cost."""
 
     name: str
     machine: str
     hours: Mapping[str, float]
     utterances: Mapping[str, int]
     pdfs: int
+    leaves: int
     stages: Mapping[str, Cost]
 
     @property
@@ -80,7 +82,7 @@ def read_experiment(recipe: Recipe, exp: Path) -> Run:
              for name, record in records.items() if name in work}
     devices = {record["device"] for record in records.values()}
     machine = f"{max(cost.cpus for cost in costs.values())} cores, {', '.join(sorted(devices))}"
-    return Run(exp.name, machine, data.hours, data.utterances, data.pdfs, costs)
+    return Run(exp.name, machine, data.hours, data.utterances, data.pdfs, settings.tri3b.tree.leaves, costs)
 
 
 def work_function(recipe: Recipe) -> Any:

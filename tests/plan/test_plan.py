@@ -25,7 +25,7 @@ from recipes.work import work_of
 def _run(hours: float, **seconds: float) -> Run:
     costs = {name: Cost(hours, value, 2, 2 * value, 1000, int(1e6 * hours)) for name, value in seconds.items()}
     return Run(f"h{hours:g}", "2 cores, cpu", {"train": hours, "tune": 0.3, "test": 2.0},
-               {"train": round(300 * hours), "tune": 150, "test": 1000}, 500, costs)
+               {"train": round(300 * hours), "tune": 150, "test": 1000}, 500, 2500, costs)
 
 
 def test_a_fixed_part_and_a_rate_are_found() -> None:
