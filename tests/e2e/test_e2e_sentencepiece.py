@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -80,7 +81,8 @@ def test_the_tree_names_letters_of_pieces(finished: Path) -> None:
 
 @pytest.mark.parametrize("target", ["sherpa-onnx", "vosk"])
 def test_stock_runtimes_decode_pieces(finished: Path, tones: Path, tmp_path: Path, target: str) -> None:
-    pytest.importorskip(target.replace("-", "_"))
+    if importlib.util.find_spec(target.replace("-", "_")) is None:  # not imported: Vosk waits for ever beside Kaldi
+        pytest.skip(f"needs {target}")
     _command("export", str(finished), "--to", target, "--out", str(tmp_path / "out"), "--utterances", "8",
              "--dev", str(tones / "LibriSpeech/dev-clean-2"))  # refused where the words are other ones
     score = json.loads((tmp_path / "out" / "manifest.json").read_text())["figures"]["score"]
