@@ -82,7 +82,7 @@ def _stage(name: str, runs: Sequence[Run], work: Work, train_hours: float, machi
     amounts = [cost.amount for cost in costs]
     seconds = fit_line(amounts, [cost.seconds for cost in costs], size)(work.amount)
     cpu_seconds = fit_line(amounts, [cost.cpu_seconds for cost in costs], size)(work.amount)
-    peak = fit_line(size, [cost.peak_bytes for cost in costs], size)(train_hours)
+    peak = memory_line(size, [cost.peak_bytes for cost in costs])(train_hours)
     disk = fit_line(size, [cost.bytes for cost in costs], size)(train_hours)
     if work.spread == "gpus" and machine.gpus and machine.gpu:
         return Predicted(name, machine.gpu.seconds(work, machine.gpus), 0.0, peak, disk,
@@ -90,6 +90,11 @@ def _stage(name: str, runs: Sequence[Run], work: Work, train_hours: float, machi
     if work.spread != "one":
         seconds /= speedup(machine.cores, max(cost.cpus for cost in costs))
     return Predicted(name, seconds, cpu_seconds, peak, disk, 0)
+
+
+def memory_line(hours: Sequence[float], peaks: Sequence[float]) -> Line:
+    """Most of a process's memory does not grow with the data (graphs, libraries): one run alone tells no growth."""
+    return fit_line(hours, peaks, hours) if len(peaks) > 1 else Line(peaks[0], 0.0)
 
 
 def speedup(cores: int, measured: int) -> float:

@@ -15,7 +15,7 @@ from asr_distill.errors import UserError
 from asr_distill.plan.command import MEASURED
 from asr_distill.plan.gpu import Gpu, Rate, load_gpu, throughput
 from asr_distill.plan.measured import Cost, Run, load_runs, read_experiment, save_runs
-from asr_distill.plan.model import Machine, fit_line, power_law, predict, speedup
+from asr_distill.plan.model import Machine, fit_line, memory_line, power_law, predict, speedup
 from asr_distill.plan.work import Data, Training, Work, training_work
 from asr_distill.recipe_command import load_recipe
 from recipes.settings import Settings
@@ -68,6 +68,11 @@ def test_stages_share_out_over_cores_as_they_can() -> None:
     many = {item.stage: item for item in predict(runs, work, 5.3, Machine(10))}
     assert many["lang"].seconds == pytest.approx(40) and many["align"].seconds == pytest.approx(5.3 / speedup(10, 2))
     assert speedup(10, 2) == pytest.approx(1 + 0.8 * 4) and speedup(1, 2) == 0.5
+
+
+def test_memory_of_one_run_does_not_grow_with_the_data() -> None:
+    assert memory_line([5.0], [2e9])(960) == 2e9
+    assert memory_line([1.0, 2.0], [2e9, 3e9])(10) == pytest.approx(11e9)
 
 
 def test_trainings_are_dealt_out_over_cards() -> None:
