@@ -100,7 +100,7 @@ def _plan(recipe: Recipe, runs: list[Run], arguments: argparse.Namespace) -> Non
     print(f"{recipe.name}: {arguments.hours:g} h of training speech, {data.pdfs:,} pdfs, on {on}; "
           f"from {_said(runs)} on {runs[-1].machine}")
     print(plan_table(stages))
-    for note in _notes(stages, machine, measured, gpu, EFFICIENCY):
+    for note in _notes(stages, machine, measured, gpu, EFFICIENCY, len(runs)):
         print(f"* {note}")
 
 
@@ -127,8 +127,12 @@ def _said(runs: list[Run]) -> str:
     return "runs of " + ", ".join(f"{run.train_hours:.2f}" for run in runs) + " h"
 
 
-def _notes(stages: list[Predicted], machine: Any, measured: int, gpu: Any, efficiency: float) -> list[str]:
+def _notes(stages: list[Predicted], machine: Any, measured: int, gpu: Any, efficiency: float,
+           runs: int) -> list[str]:
     notes = []
+    if runs == 1:
+        notes.append("one run alone tells neither fixed parts nor how memory grows: times are proportional, memory as "
+                     "there")
     if machine.cores > measured:
         notes.append(f"cores beyond the {measured} measured count {efficiency:g} each: an assumption")
     if gpu:

@@ -2,7 +2,8 @@
 
 A stage's seconds are fixed + rate * amount, neither below 0, by least squares of the relative errors. Where the runs
 hold about the same amount of this stage's work, the run with the most training speech gives the rate; where one of the
-two would be negative, the other alone is fitted on that run. Memory and disk go likewise with the hours of training.
+two would be negative, the other alone is fitted on that run. Memory goes likewise with the hours of training, disk
+with the work (networks and their targets: with the hours).
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ def _stage(name: str, runs: Sequence[Run], work: Work, train_hours: float, machi
     seconds = fit_line(amounts, [cost.seconds for cost in costs], size)(work.amount)
     cpu_seconds = fit_line(amounts, [cost.cpu_seconds for cost in costs], size)(work.amount)
     peak = memory_line(size, [cost.peak_bytes for cost in costs])(train_hours)
-    disk = fit_line(size, [cost.bytes for cost in costs], size)(train_hours)
+    along, at = (size, train_hours) if work.spread == "gpus" else (amounts, work.amount)  # targets are a frame's
+    disk = fit_line(along, [cost.bytes for cost in costs], size)(at)
     if work.spread == "gpus" and machine.gpus and machine.gpu:
         return Predicted(name, machine.gpu.seconds(work, machine.gpus), 0.0, peak, disk,
                          min(machine.gpus, max(1, 1 if work.asked else len(work.trainings))))
