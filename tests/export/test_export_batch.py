@@ -179,13 +179,13 @@ def test_progress_is_for_terminals_alone(talks: Path, monkeypatch: pytest.Monkey
 
 
 STUCK = """
-import signal, sys, threading
+import os, signal, sys, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the shell has set
 from asr_distill.export.transcribe import Transcriber
 plain = Transcriber.transcribe
 def transcribe(self, path, **settings):
     if path.name == "b.wav":
-        print("stuck", flush=True)
+        os.write(1, b"stuck\\n")  # whole: print writes a line's end apart, and the other thread's line may come between
         threading.Event().wait()
     return plain(self, path, **settings)
 Transcriber.transcribe = transcribe
