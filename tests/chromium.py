@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+from local.test_packages import BROWSERS
+
 LAUNCH = ("import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); "
           "os.execv(sys.argv[3], sys.argv[3:])")
 SECONDS = 240.0  # of one command: the machine may be loaded
@@ -164,7 +165,7 @@ def chromium(folder: Path) -> Iterator[Chromium]:
     """A browser with a profile of its own in `folder`; skips the test where none is installed. Starts it once more
     where it fails to come up (a loaded machine).
     """
-    program = next((found for name in NAMES if (found := shutil.which(name))), None)
+    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if program is None:
         pytest.skip("needs Chromium (apt-get install chromium)")
     browser = Chromium(program, folder / "profile1")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import signal
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,3 +46,17 @@ def librispeech(shared: Path) -> Path:
     if not root.is_dir():
         pytest.skip(f"needs {root}")
     return root
+
+
+@pytest.fixture(params=["fake", "real"])
+def k2(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """k2 itself where it is installed, and a plain stand-in."""
+    import fake_k2
+
+    from asr_distill import k2fsa
+
+    if request.param == "fake":
+        monkeypatch.setitem(sys.modules, "k2", fake_k2)
+    elif importlib.util.find_spec("k2") is None:
+        pytest.skip("k2 is not installed (docs/decoding.md says where it is to be had)")
+    return k2fsa.k2_module()

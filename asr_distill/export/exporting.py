@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from asr_distill.errors import UserError
 from asr_distill.export.devset import DevSet
 from asr_distill.export.exporter import Exporter, Written, exporter_of
 from asr_distill.export.gate import GateConfig, Verdict, judge
-from asr_distill.export.manifest import MANIFEST, write_manifest
+from asr_distill.export.manifest import MANIFEST, check_replaceable, new_directory, write_manifest
 from asr_distill.export.source import Source
 from asr_distill.features.fbank import Fbank
 from asr_distill.files import write_text
@@ -51,12 +50,8 @@ def export(source: Source, target: str, out: Path, settings: Any, *, dev: DevSet
     exporter = exporter_of(target)
     if dev is not None:
         check_runtime(exporter)
-    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / MANIFEST).is_file())):
-        raise UserError(f"{out}: exists and is no earlier export; remove it or give another --out")
-    work = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
+    check_replaceable(out, "earlier export")
+    with new_directory(out) as work:
         written = exporter.write(source, work, settings, _some_speech(source, dev))
         manifest = _seal(exporter, written, work, settings, {})
         if dev is not None:
@@ -64,10 +59,6 @@ def export(source: Source, target: str, out: Path, settings: Any, *, dev: DevSet
             _report(verdict, target, force)
             figures = {"dev": dev.name, "rtf": round(rtf, 4), **verdict.figures()}
             manifest = _seal(exporter, written, work, settings, figures)
-        shutil.rmtree(out, ignore_errors=True)
-        work.rename(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return manifest
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Collection, Iterable, Mapping
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,6 +16,26 @@ from asr_distill.files import file_digest, read_json, write_json
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
 AGAIN = "export again, or copy the whole directory again"
+
+
+def check_replaceable(out: Path, kind: str) -> None:
+    """Raises UserError where `out` is something else than an empty folder or one with a manifest (a `kind`)."""
+    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / MANIFEST).is_file())):
+        raise UserError(f"{out}: exists and is no {kind}; remove it or give another --out")
+
+
+@contextmanager
+def new_directory(out: Path) -> Iterator[Path]:
+    """An empty folder beside `out` that takes its place when the block ends, and is gone when the block fails."""
+    work = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        yield work
+        shutil.rmtree(out, ignore_errors=True)
+        work.rename(out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def write_manifest(directory: Path, names: Iterable[str], facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 from asr_distill.decode.graph import compile_hclg
 from asr_distill.errors import UserError, nearest
 from asr_distill.export.bundle import GRAMMAR_FILES, GRAPH_FILE, Bundle
-from asr_distill.export.manifest import MANIFEST, read_manifest, write_manifest
+from asr_distill.export.manifest import check_replaceable, new_directory, read_manifest, write_manifest
 from asr_distill.export.source import recogniser_in
 from asr_distill.files import read_text, write_text
 from asr_distill.hmm.model import HmmModel
@@ -75,9 +75,7 @@ def change_vocabulary(directory: Path, out: Path, config: VocabularyConfig) -> d
         raise UserError(f"{directory / 'G.fst'}: no such file: this recogniser was exported without its language "
                         "model; run the recipe's export stage again")
     new = read_new_words(config.words, lang.phones) if config.words else {}
-    work = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    try:
+    with new_directory(out) as work:
         with tempfile.TemporaryDirectory() as folder:
             graph, facts = _with_grammar(lang, new, config, Path(folder)) if config.grammar else \
                 _with_words(lang, new, config, Path(folder))
@@ -91,18 +89,13 @@ def change_vocabulary(directory: Path, out: Path, config: VocabularyConfig) -> d
                   "graph_arcs": [before.num_arcs, compiled["arcs"]],
                   "graph_bytes": [(directory / GRAPH_FILE).stat().st_size, compiled["bytes"]]}
         _seal(bundle, work, facts)
-        shutil.rmtree(out, ignore_errors=True)
-        work.rename(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return facts
 
 
 def _check_places(directory: Path, out: Path) -> None:
     if out.resolve() == directory.resolve():
         raise UserError(f"--out {out}: that is the recogniser itself; give another folder")
-    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / MANIFEST).is_file())):
-        raise UserError(f"{out}: exists and is no recogniser; remove it or give another --out")
+    check_replaceable(out, "recogniser")
 
 
 def _with_words(lang: Lang, new: Mapping[str, NewWord], config: VocabularyConfig, folder: Path,
@@ -196,7 +189,6 @@ def _spoken_facts(spoken: Pronounced) -> dict[str, Any]:
 def _copy(bundle: Bundle, changed: Lang, work: Path) -> None:
     """All that the old directory lists, but for what is made anew."""
     anew = {GRAPH_FILE, *GRAMMAR_FILES, *changed.alignment_files, README}
-    work.mkdir(parents=True)
     for name in read_manifest(bundle.directory, digested=lambda name: False)["files"]:
         if name not in anew:
             (work / name).parent.mkdir(parents=True, exist_ok=True)

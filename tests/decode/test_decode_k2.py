@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -29,16 +28,6 @@ from asr_distill.lang.fst_arrays import FstArrays
 
 CPU = torch.device("cpu")
 EXACT = SearchConfig(beam=200.0, max_active=100_000, lattice_beam=6.0, nbest=30, insertion_penalty=0.4)
-
-
-@pytest.fixture(params=["fake", "real"])
-def k2(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """k2 itself where it is installed, and a plain stand-in."""
-    if request.param == "fake":
-        monkeypatch.setitem(sys.modules, "k2", fake_k2)
-    elif importlib.util.find_spec("k2") is None:
-        pytest.skip("k2 is not installed (docs/decoding.md says where it is to be had)")
-    return k2fsa.k2_module()
 
 
 @pytest.fixture(scope="module")

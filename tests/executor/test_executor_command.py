@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from waiting import alive, wait_for
 
 from asr_distill.executor import ExecutorSettings
 from asr_distill.recipe import Recipe, StageRun, stage
@@ -101,25 +101,11 @@ def test_ctrl_c_ends_all_workers(tmp_path: Path) -> None:
          "--workers", "2", str(pids)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         start_new_session=True, env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
     try:
-        _wait(lambda: len(list(pids.iterdir())) == 2 or process.poll() is not None)
+        wait_for(lambda: len(list(pids.iterdir())) == 2 or process.poll() is not None)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
         error = process.communicate(timeout=300)[1]
     finally:
         process.kill()
     assert process.returncode == 130, error
     assert "interrupted; finished work is kept" in error and "Traceback" not in error
-    _wait(lambda: not any(_alive(int(path.name)) for path in pids.iterdir()))
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def _wait(condition, seconds: float = 400.0) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: not any(alive(int(path.name)) for path in pids.iterdir()))

@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from waiting import alive, wait_for
 
 from asr_distill.errors import UserError
 from asr_distill.executor import run_jobs
@@ -69,22 +69,8 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     pids.mkdir()
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     process = subprocess.Popen([sys.executable, str(script), str(pids)], env=environment, stdin=subprocess.DEVNULL)
-    _wait(lambda: len(list(pids.iterdir())) == 2)
+    wait_for(lambda: len(list(pids.iterdir())) == 2)
     process.send_signal(signal.SIGKILL)
     process.wait()
     workers = [int(path.name[1:]) for path in pids.iterdir()]
-    _wait(lambda: not any(_alive(pid) for pid in workers))
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def _wait(condition, seconds: float = 400.0) -> None:  # type: ignore[no-untyped-def]
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: not any(alive(pid) for pid in workers))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from typing import Any
 
-import fake_k2
 import numpy as np
 import pytest
 import torch
 from hmm_toys import TriphoneToy, toy_lang
 
-from asr_distill import k2fsa
 from asr_distill.emission import from_matrix
 from asr_distill.errors import UserError
 from asr_distill.hmm.align import AlignConfig, align_words
@@ -25,16 +22,6 @@ from asr_distill.hmm.viterbi_k2 import K2Viterbi
 
 CPU = torch.device("cpu")
 LANG = toy_lang()
-
-
-@pytest.fixture(params=["fake", "real"])
-def k2(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """k2 itself where it is installed, and a plain stand-in."""
-    if request.param == "fake":
-        monkeypatch.setitem(sys.modules, "k2", fake_k2)
-    elif importlib.util.find_spec("k2") is None:
-        pytest.skip("k2 is not installed (docs/decoding.md says where it is to be had)")
-    return k2fsa.k2_module()
 
 
 def toy_model(width: int) -> HmmModel:
