@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 import numpy as np
 import torch
+from dev_arguments import dev_parser
 
 from asr_distill.command import guarded
 from asr_distill.decode.confidence import correct_words, normalised_cross_entropy, roc_area
@@ -30,12 +30,7 @@ LATTICE, FRAMES = "posterior in the lattice", "mean posterior of frames"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recogniser", type=Path)
-    parser.add_argument("--dev", type=Path, required=True, help="a folder in LibriSpeech's layout")
-    parser.add_argument("--dev-ids", type=Path)
-    parser.add_argument("--utterances", type=int, default=0)
-    return guarded(run, parser.parse_args())
+    return guarded(run, dev_parser(__doc__).parse_args())
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import kaldialign
 import torch
+from dev_arguments import dev_parser
 
 from asr_distill.command import guarded
 from asr_distill.decode.score import compare, score
@@ -48,11 +49,7 @@ SYSTEMS = {  # name -> target, settings
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recogniser", type=Path)
-    parser.add_argument("--dev", type=Path, required=True, help="a folder in LibriSpeech's layout")
-    parser.add_argument("--dev-ids", type=Path)
-    parser.add_argument("--utterances", type=int, default=0)
+    parser = dev_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS), metavar="NAME")
     return guarded(run, parser.parse_args())

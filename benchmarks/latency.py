@@ -13,10 +13,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
+from dev_arguments import dev_parser
 
 from asr_distill.command import guarded
 from asr_distill.decode.decoder import Decoder
@@ -34,11 +34,7 @@ STEP_SECONDS = 0.01
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recogniser", type=Path)
-    parser.add_argument("--dev", type=Path, required=True, help="a folder in LibriSpeech's layout")
-    parser.add_argument("--dev-ids", type=Path)
-    parser.add_argument("--utterances", type=int, default=0)
+    parser = dev_parser(__doc__)
     parser.add_argument("--block", type=float, default=60.0, metavar="MS")
     return guarded(run, parser.parse_args())
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from dev_arguments import dev_parser
 
 from asr_distill.command import guarded
 from asr_distill.decode.score import compare, score
@@ -37,11 +38,7 @@ Texts = Mapping[str, Sequence[str]]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recogniser", type=Path)
-    parser.add_argument("--dev", type=Path, required=True, help="a folder in LibriSpeech's layout")
-    parser.add_argument("--dev-ids", type=Path)
-    parser.add_argument("--utterances", type=int, default=60, help="of each kind (default 60)")
+    parser = dev_parser(__doc__, utterances=60, meaning="of each kind (default 60)")
     parser.add_argument("--probability", type=float, nargs="+", default=[1e-4], help="of each new word (default 1e-4)")
     parser.add_argument("--g2p", type=Path, help="folder that keeps the model which guesses pronunciations")
     parser.add_argument("--out", type=Path, required=True)

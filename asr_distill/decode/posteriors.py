@@ -35,8 +35,7 @@ class WordPosteriors(NamedTuple):
 
 def word_posteriors(lattice: Lattice, acoustic_scale: float) -> WordPosteriors:
     """Words of the best path, each with its confidence. The lattice must tell frames (as Decoder.lattice's does)."""
-    words, frames, confidences = _word_posteriors(lattice, acoustic_scale)
-    del frames
+    words, confidences = _word_posteriors(lattice, acoustic_scale)
     return WordPosteriors(tuple(words.tolist()), confidences)
 
 
@@ -131,8 +130,8 @@ def _best_path(lattice: Lattice, scale: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(nogil=True, cache=True)
-def _word_posteriors(lattice: Lattice, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Best path's words, frames (see `_best_path`) and confidences."""
+def _word_posteriors(lattice: Lattice, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Best path's words and confidences."""
     words, frames = _best_path(lattice, scale)
     last = np.int64(lattice.frames[-1])
     owner = np.full(last + 1, -1, np.int64)  # which of the words the best path is in at each frame
@@ -165,7 +164,7 @@ def _word_posteriors(lattice: Lattice, scale: float) -> tuple[np.ndarray, np.nda
         if index + 1 < len(words) and frames[index + 1] == frames[index]:
             confidences[index] = near[index]
         confidences[index] = min(confidences[index], 1.0)
-    return words, frames, confidences
+    return words, confidences
 
 
 @njit(nogil=True, cache=True)

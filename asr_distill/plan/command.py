@@ -107,13 +107,13 @@ def _plan(recipe: Recipe, runs: list[Run], arguments: argparse.Namespace) -> Non
 def planned_data(settings: Any, runs: list[Run], hours: float, decoded: float | None) -> Any:
     """Splits of the largest run with so many hours to train on and to report. Of the leaves that the tree may have,
     the share that become pdfs follows the runs' growth with the data."""
-    from asr_distill.plan.measured import TRAIN
+    from asr_distill.plan.measured import TRAIN, TUNE
     from asr_distill.plan.model import power_law
     from asr_distill.plan.work import Data
 
     largest = runs[-1]
     ratio = dict.fromkeys(largest.hours, 1.0) | {TRAIN: hours / largest.train_hours}
-    reported = [split for split in largest.hours if split not in (TRAIN, "tune")]
+    reported = [split for split in largest.hours if split not in (TRAIN, TUNE)]
     if decoded is not None:
         there = sum(largest.hours[split] for split in reported)
         ratio |= dict.fromkeys(reported, decoded / there)

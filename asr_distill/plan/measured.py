@@ -14,7 +14,7 @@ from asr_distill.files import read_json, write_json
 from asr_distill.plan.work import Data
 from asr_distill.recipe import Recipe
 
-TRAIN = "train"  # the split that hours of training are counted in
+TRAIN, TUNE = "train", "tune"  # splits that are not reported; hours of training are the first one's
 
 
 @dataclass(frozen=True)
