@@ -36,6 +36,7 @@ class RaggedArc:
 
 class Fsa:
     def __init__(self, arcs: torch.Tensor | RaggedArc):
+        assert not torch.is_inference_mode_enabled()  # k2 reads _version of tensors, which has none there
         if isinstance(arcs, torch.Tensor):
             assert arcs.dtype == torch.int32 and (arcs[1:, 0] >= arcs[:-1, 0]).all()
             last = int(arcs[:, 1].max())

@@ -40,7 +40,7 @@ class K2Viterbi:
                  if len(scores[index])]  # intersect_dense wants the longest first
         if not order:
             return found
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: k2 asks for the version of tensors
             lattices = self._k2.intersect_dense(self._fsas(order), self._dense([scores[index] for index in order]),
                                                 output_beam=OUTPUT_BEAM)
             paths = self._k2.shortest_path(lattices, use_double_scores=True)

@@ -71,7 +71,7 @@ class K2Decoder:
         inputs = [np.maximum(checked(matrices[index], self.num_pdfs, ids[index])[:, :self.num_pdfs],
                              LEAST_SCORE / config.acoustic_scale) for index in some]
         self._put_penalty(config.insertion_penalty)
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: k2 asks for the version of tensors
             lattice = self._k2.intersect_dense_pruned(
                 self._fsa, self._dense(inputs, config.acoustic_scale), search_beam=config.beam,
                 output_beam=config.lattice_beam if lattices else ONE_BEST_BEAM, min_active_states=config.min_active,
