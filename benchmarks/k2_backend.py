@@ -1,6 +1,7 @@
-"""Both backends of the search on the same log-likelihoods: word error rate, oracle of the n best, speed, memory.
+r"""Both backends of the search on the same log-likelihoods: word error rate, oracle of the n best, speed, memory.
 
-    python benchmarks/k2_backend.py --graph E/11_graph/tri3b --model E/19_student --frames E/02_features/dev_clean_2
+    python benchmarks/k2_backend.py --graph E/11_graph/tri3b --model E/19_student/student \
+                                    --frames E/02_features/dev_clean_2
 
 RTF is seconds of the search per second of audio: on a CPU of one core, on a GPU by the clock. Without k2 the row of
 the compiled search and the size of the converted graph are printed. `--no-convert` leaves the latter out.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import time
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import kaldialign
 import torch
 
 from asr_distill.acoustic.model import AcousticModel
+from asr_distill.command import guarded
 from asr_distill.decode.decoder import Hypothesis, NbestPath, SearchConfig
 from asr_distill.decode.k2.graph import without_epsilons
 from asr_distill.decode.k2.pool import K2Pool
@@ -32,7 +35,7 @@ Words = tuple[str, ...]
 Found = dict[str, tuple[Hypothesis, list[NbestPath]]]
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--graph", type=Path, required=True, help="directory with HCLG.fst and words.txt")
     parser.add_argument("--model", type=Path, required=True, help="a trained network")
@@ -45,7 +48,10 @@ def main() -> None:
     parser.add_argument("--paths", type=int, default=200, help="n of the n best")
     parser.add_argument("--device", default="cpu", help="of k2 and the network")
     parser.add_argument("--no-convert", action="store_true")
-    args = parser.parse_args()
+    return guarded(run, parser.parse_args())
+
+
+def run(args: argparse.Namespace) -> None:
     device = device_of(args.device)
     torch.set_num_threads(1)
     config = SearchConfig(args.beam, args.max_active, acoustic_scale=args.acoustic_scale,
@@ -89,8 +95,8 @@ def compare(graph: Path, jobs: list[Job], references: dict[str, Words], config: 
     for pool in pools:
         with pool:
             list(pool.search(graph, config, iter([Job("", jobs[0].log_likelihoods[:30], 0.0)])))  # compiled, loaded
-            best = run(pool, graph, config, jobs)
-            lists = run(pool, graph, dataclasses.replace(config, nbest=paths), jobs)
+            best = searched(pool, graph, config, jobs)
+            lists = searched(pool, graph, dataclasses.replace(config, nbest=paths), jobs)
         first = first or best
         wrong = sum(errors(references[id], heard.words) for id, (heard, _) in best.items())
         least = sum(min([errors(references[id], path.words) for path in nbest] or [len(references[id])])
@@ -101,7 +107,7 @@ def compare(graph: Path, jobs: list[Job], references: dict[str, Words], config: 
               f"{rates[1]:12.4f}  {same} of {len(jobs)}")
 
 
-def run(pool: SearchPool, graph: Path, config: SearchConfig, jobs: list[Job]) -> Found:
+def searched(pool: SearchPool, graph: Path, config: SearchConfig, jobs: list[Job]) -> Found:
     return {found[0].id: found for found in pool.search(graph, config, iter(jobs))}
 
 
@@ -110,4 +116,4 @@ def errors(reference: Words, words: Words) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
