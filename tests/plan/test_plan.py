@@ -163,6 +163,16 @@ def test_experiments_are_read_planned_and_checked(tmp_path: Path, capsys: pytest
     assert "20 h of training speech, 300 pdfs, on 2 cores and 2 x H100" in printed
 
 
+def test_the_kept_runs_predict_the_largest_within_thirty_per_cent(capsys: pytest.CaptureFixture[str]) -> None:
+    """What docs/scale.md says of conf/measured/two_cores.json."""
+    assert main(["plan", "mini_librispeech", "--check"]) == 0
+    printed = capsys.readouterr().out
+    assert "5.31 h of training speech, predicted from runs of 0.30, 1.19 h" in printed
+    predicted, measured, error, cpu = printed.splitlines()[-1].split()[1:5]
+    assert (predicted, measured) == ("58:49", "1:12:29")
+    assert abs(int(error)) <= 30 and abs(int(cpu)) <= 30
+
+
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _experiment(tmp_path / "one", 1.0)
     wrong = [(["plan", "mnist", "--hours", "5"], "does not say how much work"),
