@@ -73,5 +73,7 @@ def _blocks(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
     except soundfile.SoundFileError as error:
         raise UserError(f"{path}: not a readable sound file ({str(error).rsplit(': ', 1)[-1].strip()}); "
                         "give wav, flac, ogg or mp3, or copy it again if it is truncated") from None
+    except TypeError:  # soundfile wants to be told what is in a .raw file
+        raise UserError(f"{path}: samples without a header; send them to asr-distill transcribe --stream") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None

@@ -22,9 +22,10 @@ from asr_distill.export.endpoint import EndpointConfig
 from asr_distill.export.source import Source
 from asr_distill.export.streaming import StreamingEmission
 from asr_distill.export.transcribe import LEAST_SECONDS, Word
+from asr_distill.export.word_spans import word_spans
 from asr_distill.features.fbank import EPSILON, FbankConfig
 from asr_distill.features.online_fbank import OnlineFbank
-from asr_distill.hmm.align import AlignConfig, align_words
+from asr_distill.hmm.align import AlignConfig
 
 BLOCK_MS = 60.0
 
@@ -167,13 +168,13 @@ class LiveRecogniser:
         assert lattice is not None
         log_likelihoods = torch.from_numpy(np.concatenate(self._log_likelihoods))
         confidences = word_posteriors(lattice, self.source.search.acoustic_scale).confidences
-        spans = align_words(log_likelihoods, words, self.source.hmm, self.source.lang, self._align_config)
+        spans = word_spans(log_likelihoods, words, self.source.hmm, self.source.lang, self._align_config)
 
-        def seconds(frame: int) -> float:
+        def seconds(frame: float) -> float:
             return round((start + frame) * self._shift, 3)
 
-        return tuple(Word(span.word, seconds(span.start_frame), seconds(span.end_frame), round(confidence, 4))
-                     for span, confidence in zip(spans, confidences.tolist(), strict=True))
+        return tuple(Word(word, seconds(begin), seconds(end), round(confidence, 4))
+                     for word, (begin, end), confidence in zip(words, spans, confidences.tolist(), strict=True))
 
     def _reset(self) -> None:
         """Before a stream's first sample."""

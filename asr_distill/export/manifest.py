@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,21 +20,36 @@ AGAIN = "export again, or copy the whole directory again"
 
 
 def check_replaceable(out: Path, kind: str) -> None:
-    """Raises UserError where `out` is something else than an empty folder or one with a manifest (a `kind`)."""
-    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / MANIFEST).is_file())):
+    """Raises UserError where `out` is something else than an empty folder or one with a manifest of ours (a `kind`)."""
+    if out.is_symlink():
+        raise UserError(f"{out}: a link; give the folder that it leads to")
+    if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or _is_ours(out / MANIFEST))):
         raise UserError(f"{out}: exists and is no {kind}; remove it or give another --out")
+
+
+def _is_ours(path: Path) -> bool:
+    """Others write files of this name too (web applications, extensions)."""
+    try:
+        manifest = read_json(path)
+    except UserError:
+        return False
+    return isinstance(manifest, dict) and {"format_version", "files", "versions"} <= manifest.keys()
 
 
 @contextmanager
 def new_directory(out: Path) -> Iterator[Path]:
     """An empty folder beside `out` that takes its place when the block ends, and is gone when the block fails."""
-    work = out.with_name(f".{out.name}.partial")
+    out = Path(os.path.abspath(out))  # . has no name
+    work, old = (out.with_name(f".{out.name}.{state}") for state in ("partial", "old"))
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
         yield work
-        shutil.rmtree(out, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+        if out.exists():
+            out.rename(old)
         work.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

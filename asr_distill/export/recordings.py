@@ -25,7 +25,7 @@ class Recording:
         """As its header says; 0 where that cannot be read."""
         try:
             return float(soundfile.info(self.path).duration)
-        except (OSError, RuntimeError, ValueError):  # soundfile's errors are RuntimeErrors
+        except (OSError, RuntimeError, ValueError, TypeError):  # soundfile's are RuntimeErrors; TypeError: a .raw file
             return 0.0
 
 

@@ -18,9 +18,10 @@ from asr_distill.export.alternatives import NOTHING, Alternative, alternatives, 
 from asr_distill.export.audio import Piece, read_pieces
 from asr_distill.export.bundle import Bundle
 from asr_distill.export.onnx_model import OnnxModel
+from asr_distill.export.word_spans import word_spans
 from asr_distill.features.cmvn import UtteranceFeatures
 from asr_distill.features.fbank import Fbank
-from asr_distill.hmm.align import AlignConfig, align_words
+from asr_distill.hmm.align import AlignConfig
 from asr_distill.hmm.model import HmmModel
 from asr_distill.lang.lang import Lang
 
@@ -124,8 +125,8 @@ class Transcriber:
 
     def _timed(self, piece: Piece, text: tuple[str, ...], confidences: np.ndarray,
                log_likelihoods: torch.Tensor) -> list[Word]:
-        spans = align_words(log_likelihoods, text, *self.language, self.align_config)
+        spans = word_spans(log_likelihoods, text, *self.language, self.align_config)
         shift = self.bundle.features.frame_shift_ms / 1000
-        return [Word(span.word, round(piece.start + span.start_frame * shift, 3),
-                     round(piece.start + span.end_frame * shift, 3), round(confidence, 4))
-                for span, confidence in zip(spans, confidences.tolist(), strict=True)]
+        return [Word(word, round(piece.start + begin * shift, 3), round(piece.start + end * shift, 3),
+                     round(confidence, 4))
+                for word, (begin, end), confidence in zip(text, spans, confidences.tolist(), strict=True)]

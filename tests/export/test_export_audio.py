@@ -13,6 +13,7 @@ import torchaudio
 
 from asr_distill.errors import UserError
 from asr_distill.export.audio import quietest, read_pieces
+from asr_distill.export.recordings import Recording
 
 RATE = 16000
 
@@ -25,6 +26,13 @@ def tone(seconds: float, rate: int = RATE) -> np.ndarray:
 
 def whole(path: Path) -> np.ndarray:
     return np.concatenate([np.zeros(0, np.float32), *(piece.samples for piece in read_pieces(path, RATE))])
+
+
+def test_samples_without_a_header_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "talk.raw").write_bytes(bytes(32000))
+    assert Recording(tmp_path / "talk.raw", "talk").seconds() == 0
+    with pytest.raises(UserError, match=r"talk\.raw: samples without a header; send them to asr-distill transcribe"):
+        whole(tmp_path / "talk.raw")
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac"])

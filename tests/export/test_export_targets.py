@@ -19,7 +19,7 @@ import torch
 from asr_distill.errors import UserError
 from asr_distill.export.exporter import exporter_of, exporters
 from asr_distill.export.exporting import export, settings_of
-from asr_distill.export.manifest import read_manifest
+from asr_distill.export.manifest import new_directory, read_manifest
 from asr_distill.export.onnx_model import OnnxModel
 from asr_distill.export.source import Source
 from asr_distill.features.cmvn import UtteranceFeatures
@@ -205,11 +205,34 @@ def test_an_older_recogniser_without_weights(toy: Any, tmp_path: Path) -> None:
         Source.open(tmp_path / "copy")
 
 
+def test_a_new_directory_takes_the_place_of_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").write_text("old")
+    with pytest.raises(RuntimeError), new_directory(tmp_path / "out"):
+        raise RuntimeError
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
+    monkeypatch.chdir(tmp_path / "out")
+    with new_directory(Path()) as work:
+        (work / "new").write_text("new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "new"]
+
+
 def test_what_a_runtime_cannot_do_is_refused(source: Source, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(UserError, match="exists and is no earlier export"):
         export(source, "onnx", tmp_path / "mine", settings_of(exporter_of("onnx"), []))
+    (tmp_path / "mine" / "manifest.json").write_text('{"name": "a web application"}')
+    with pytest.raises(UserError, match="exists and is no earlier export"):
+        export(source, "onnx", tmp_path / "mine", settings_of(exporter_of("onnx"), []))
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match="a link; give the folder"):
+        export(source, "onnx", tmp_path / "link", settings_of(exporter_of("onnx"), []))
+    for holds in (source.directory, source.directory.parent):
+        with pytest.raises(UserError, match="holds the recogniser that is exported"):
+            export(source, "onnx", holds, settings_of(exporter_of("onnx"), []))
+    assert (source.directory / "manifest.json").is_file()
     other = replace(source, features=FbankConfig(high_freq=-100))
     with pytest.raises(UserError, match="sherpa-onnx computes features with high_freq=-400"):
         export(other, "sherpa-onnx", tmp_path / "out", settings_of(exporter_of("sherpa-onnx"), []))

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+import torch
 
 from asr_distill.cli import main
 from asr_distill.errors import UserError
 from asr_distill.export.transcribe import Transcriber
 from asr_distill.export.transcribe_command import add_arguments, run
+from asr_distill.export.word_spans import word_spans
 
 RATE = 16000
 
@@ -38,6 +40,13 @@ def test_words_of_unseen_utterances_are_found(toy, transcriber: Transcriber, tmp
         transcript = transcriber.transcribe(tmp_path / f"{index}.wav")
         assert transcript.text == " ".join(spoken.words)
         assert transcript.seconds == pytest.approx(len(spoken.samples) / RATE) and transcript.rtf > 0
+
+
+def test_words_that_were_only_begun_lie_evenly(transcriber: Transcriber) -> None:
+    """A partial path's last word may need more frames than there are: the text still comes."""
+    hmm, lang = transcriber.language
+    spans = word_spans(torch.zeros(4, hmm.num_pdfs), ("NO", "STOP"), hmm, lang, transcriber.align_config)
+    assert spans == [(0.0, 1.5), (1.5, 4.0)]
 
 
 def test_word_times_equal_the_synthesis(toy, transcriber: Transcriber, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from asr_distill.errors import UserError
+from asr_distill.export import word_spans
 from asr_distill.export.bundle import Bundle
 from asr_distill.export.onnx_model import OnnxModel
 from asr_distill.features.store import FrameStore
@@ -55,10 +56,5 @@ class WordTimer:
 
 
 def evenly(words: Sequence[str], seconds: float) -> Times:
-    """Each word as long as its letters (and the gap after it) are of the whole text."""
-    letters = sum(len(word) + 1 for word in words)
-    spans, at = [], 0
-    for word in words:
-        spans.append((seconds * at / letters, seconds * (at + len(word) + 1) / letters))
-        at += len(word) + 1
-    return Times(spans, False)
+    """Each word as long as its letters are of the whole text."""
+    return Times(word_spans.evenly(words, seconds), False)
