@@ -48,7 +48,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_text(path: Path) -> str:
     """Raises UserError where the file is missing or not UTF-8."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # Windows puts a mark before it
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:

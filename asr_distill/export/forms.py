@@ -12,7 +12,7 @@ from typing import Any
 
 from asr_distill.export.transcribe import Transcript, Word
 
-CUE_SECONDS, CUE_LETTERS, LINE_LETTERS = 6.0, 84, 42  # of a subtitle at most: two lines of 42 letters
+CUE_SECONDS, CUE_LINES, LINE_LETTERS = 6.0, 2, 42  # of a subtitle at most
 CUE_PAUSE = 0.8  # seconds of silence after which a new subtitle begins
 LEAST_CUE_SECONDS = 1.0  # a subtitle stays that long, unless the next one comes
 
@@ -60,7 +60,7 @@ def srt(transcript: Transcript, path: Path, name: str) -> str:
     for number, cue in enumerate(cues, 1):
         after = cues[number][0].start if number < len(cues) else float("inf")
         end = min(max(cue[-1].end, cue[0].start + LEAST_CUE_SECONDS), after)
-        text = "\n".join(textwrap.wrap(" ".join(word.word for word in cue), LINE_LETTERS, break_long_words=False))
+        text = "\n".join(_lines(cue))
         parts.append(f"{number}\n{_clock(cue[0].start)} --> {_clock(end)}\n{text}\n")
     return "\n".join(parts)
 
@@ -69,12 +69,16 @@ def _cues(words: Sequence[Word]) -> Iterator[list[Word]]:
     cue: list[Word] = []
     for word in words:
         if cue and (word.start - cue[-1].end > CUE_PAUSE or word.end - cue[0].start > CUE_SECONDS
-                    or sum(len(each.word) + 1 for each in cue) + len(word.word) > CUE_LETTERS):
+                    or len(_lines([*cue, word])) > CUE_LINES):
             yield cue
             cue = []
         cue.append(word)
     if cue:
         yield cue
+
+
+def _lines(cue: Sequence[Word]) -> list[str]:
+    return textwrap.wrap(" ".join(word.word for word in cue), LINE_LETTERS, break_long_words=False)
 
 
 def _clock(seconds: float) -> str:

@@ -45,8 +45,8 @@ class Choice:
 
 Phrase = Said | Sequence | Choice
 NOTHING = Sequence(())
-NO_UNKNOWN = ("[unk] is not offered: whatever is said is heard as one of the phrases; leave it out, and judge what is "
-              "heard by its confidence")
+NO_UNKNOWN = ("[unk] is not offered: whatever is said is heard as one of the phrases; leave it out, and "
+              "give likely other phrases to ignore")
 
 
 def read_phrases(path: Path) -> Choice:
@@ -87,6 +87,8 @@ class _Line:
             sign = self._sign()
             raise self._error(f"'{sign}' stands outside of brackets: write (a | b)" if sign == "|" else
                               f"'{sign}' closes nothing")
+        if phrase == NOTHING:
+            raise self._error("a weight without words")
         return weight, phrase
 
     def _alternative(self) -> tuple[float, Phrase]:

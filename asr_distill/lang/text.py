@@ -13,13 +13,16 @@ from asr_distill.errors import UserError
 
 
 def open_text(path: Path) -> TextIO:
-    """Open UTF-8 text for reading; .gz and .xz are unpacked on the way. Raises UserError where missing."""
+    """Open UTF-8 text for reading (a byte order mark before it is left out); .gz and .xz are unpacked on the way.
+
+    Raises UserError where missing.
+    """
     try:
         if path.suffix == ".gz":
-            return gzip.open(path, "rt", encoding="utf-8")
+            return gzip.open(path, "rt", encoding="utf-8-sig")
         if path.suffix == ".xz":
-            return lzma.open(path, "rt", encoding="utf-8")
-        return open(path, encoding="utf-8")
+            return lzma.open(path, "rt", encoding="utf-8-sig")
+        return open(path, encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:

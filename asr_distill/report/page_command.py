@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from asr_distill.errors import UserError
@@ -32,8 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.examples < 0:
         raise UserError(f"--examples {arguments.examples}: give 0 (none) or more")
-    if not arguments.audio_limit > 0:
-        raise UserError(f"--audio-limit {arguments.audio_limit:g}: give more than 0 megabytes (--examples 0: no audio)")
+    if not 0 < arguments.audio_limit < math.inf:
+        raise UserError(f"--audio-limit {arguments.audio_limit:g}: give megabytes above 0 (--examples 0: no audio)")
     if arguments.out and arguments.out.is_dir():
         raise UserError(f"--out {arguments.out}: is a folder; give a file's name")
     to_terminal()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from asr_distill.export.alternatives import NOTHING, Alternative, joined
-from asr_distill.export.forms import CUE_LETTERS, CUE_SECONDS, FORMS, LINE_LETTERS
+from asr_distill.export.forms import CUE_LINES, CUE_SECONDS, FORMS, LINE_LETTERS
 from asr_distill.export.transcribe import Transcript, Word
 
 PATH = Path("folder/my talk.wav")
@@ -44,12 +44,22 @@ def test_subtitles_are_cut_at_pauses_and_where_they_are_full() -> None:
     assert " ".join(line for _, _, lines in found for line in lines).split() == [word for word, _, _ in words]
     assert found[-1] == (3661.25, 3662.25, ["LAST"])  # alone after a pause, and long enough to be read
     for start, end, lines in found:
-        assert end - start <= CUE_SECONDS and len(lines) <= 2
-        assert max(map(len, lines)) <= LINE_LETTERS and len(" ".join(lines)) <= CUE_LETTERS
+        assert end - start <= CUE_SECONDS and len(lines) <= CUE_LINES
+        assert max(map(len, lines)) <= LINE_LETTERS
     starts = {start for _, start, _ in words}
     assert all(start in starts for start, _, _ in found)
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(found))
     assert FORMS["srt"].write(transcript(), PATH, "a") == ""
+
+
+def test_words_of_any_length_fill_two_lines_at_most() -> None:
+    """Two lines may hold fewer letters than twice a line's: words are not broken."""
+    said = ("HOWEVER LITTLE KNOWN THE FEELINGS OR VIEWS OF SUCH A MAN MAY BE ON HIS FIRST ENTERING A NEIGHBOURHOOD "
+            "THIS TRUTH IS SO WELL FIXED IN THE MINDS OF THE SURROUNDING FAMILIES").split()
+    words = [(word, 0.2 * i, 0.2 * i + 0.2) for i, word in enumerate(said)]
+    found = subtitles(FORMS["srt"].write(transcript(*words), PATH, "a"))
+    assert " ".join(line for _, _, lines in found for line in lines).split() == said
+    assert all(len(lines) <= CUE_LINES and max(map(len, lines)) <= LINE_LETTERS for _, _, lines in found)
 
 
 def test_a_word_longer_than_a_line_stays_whole() -> None:

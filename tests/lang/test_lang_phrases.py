@@ -126,6 +126,7 @@ def test_phrases_as_vosk_takes_them(tmp_path: Path) -> None:
     ("()", 2, "an alternative without words"), ("go [unk]", 4, r"\[unk\] is not offered"),
     ("/x/ a", 1, "'/x/' is not a weight above 0"), ("/0/ a", 1, "'/0/' is not a weight"),
     ("/nan/ a", 1, "'/nan/' is not a weight"), ("a /2/ b", 3, "a weight stands at the beginning"),
+    ("/3/", 4, "a weight without words"), ("/3/  # stop", 4, "a weight without words"),
     ("ac/dc", 3, "'/' belongs to nothing"), ("say <s>", 5, "'<s>' is a reserved symbol"),
     ("(" * 60 + "a" + ")" * 60, 51, "more than 50 brackets"),
 ])
@@ -134,6 +135,14 @@ def test_errors_name_line_and_column(tmp_path: Path, line: str, column: int, mes
     path.write_text(f"# a comment\nstop\n{line}\n")
     with pytest.raises(UserError, match=rf"g.txt:3:{column}: .*{message}"):
         read_phrases(path)
+
+
+def test_a_byte_order_mark_is_no_word(tmp_path: Path) -> None:
+    path = tmp_path / "g.txt"
+    path.write_text("# a comment\nstop\n", encoding="utf-8-sig")
+    assert set(words_of(read_phrases(path))) == {"STOP"}
+    (tmp_path / "g.json").write_text('["stop"]', encoding="utf-8-sig")
+    assert set(words_of(read_phrases(tmp_path / "g.json"))) == {"STOP"}
 
 
 def test_words_know_where_they_stand(tmp_path: Path) -> None:
