@@ -184,6 +184,8 @@ def _carry_out(label: str, job: bytes) -> Outcome:
         try:
             if label not in _OPEN:
                 _OPEN[label] = _LISTS[label].open()
+            elif os.getcwd() != _LISTS[label].folder:  # another client's list came between
+                os.chdir(_LISTS[label].folder)
             return _OPEN[label](pickle.loads(job))
         except Exception as error:
             return Outcome(failure=Failure.of(error))

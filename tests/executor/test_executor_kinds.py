@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from asr_distill.errors import UserError
 from asr_distill.executor import Context, Executor, ExecutorSettings, local_executor, open_executor
+from asr_distill.executor.task import Task
 
 
 def test_every_job_once_and_one_context_a_worker(executor: Executor, tmp_path: Path) -> None:
@@ -50,6 +52,21 @@ def test_leaving_early_leaves_nothing_behind(executor: Executor) -> None:
         assert squared == value * value
         break
     assert dict(executor.run(executor_jobs.square, range(5))) == {n: n * n for n in range(5)}
+
+
+def test_lists_of_two_folders_take_turns_in_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two clients of one scheduler: a relative path must never lead into the other's folder."""
+    cluster = pytest.importorskip("asr_distill.executor.cluster", exc_type=ImportError)
+    monkeypatch.chdir(tmp_path)  # put back afterwards
+    task = Task(executor_jobs.folder_and_threads, None, 1).pickled()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setitem(cluster._LISTS, name, cluster._List(name, task, str(tmp_path / name), []))
+    try:
+        for name in "aabaab":
+            assert cluster._carry_out(name, pickle.dumps(0)).result == (str(tmp_path / name), 1)
+    finally:
+        cluster._OPEN.clear()
 
 
 def test_workers_are_where_the_caller_is_with_threads_as_told(executor: Executor) -> None:
