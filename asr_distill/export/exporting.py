@@ -50,9 +50,7 @@ def export(source: Source, target: str, out: Path, settings: Any, *, dev: DevSet
     exporter = exporter_of(target)
     if dev is not None:
         check_runtime(exporter)
-    if out.resolve() in (source.directory.resolve(), *source.directory.resolve().parents):
-        raise UserError(f"--out {out}: holds the recogniser that is exported; give another folder")
-    check_replaceable(out, "earlier export")
+    check_replaceable(out, "earlier export", source.directory)
     with new_directory(out) as work:
         written = exporter.write(source, work, settings, _some_speech(source, dev))
         manifest = _seal(exporter, written, work, settings, {})

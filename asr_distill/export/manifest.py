@@ -19,8 +19,12 @@ FORMAT_VERSION = 1
 AGAIN = "export again, or copy the whole directory again"
 
 
-def check_replaceable(out: Path, kind: str) -> None:
-    """Raises UserError where `out` is something else than an empty folder or one with a manifest of ours (a `kind`)."""
+def check_replaceable(out: Path, kind: str, source: Path) -> None:
+    """Raises UserError where `out` is something else than an empty folder or one with a manifest of ours (a `kind`),
+    or the recogniser `source` that is read (or holds it)."""
+    if out.resolve() in (source.resolve(), *source.resolve().parents):
+        raise UserError(f"--out {out}: that is the recogniser itself, or holds the recogniser that is exported; give "
+                        "another folder")
     if out.is_symlink():
         raise UserError(f"{out}: a link; give the folder that it leads to")
     if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or _is_ours(out / MANIFEST))):

@@ -69,7 +69,7 @@ def change_vocabulary(directory: Path, out: Path, config: VocabularyConfig) -> d
     """
     directory = recogniser_in(directory)
     bundle = Bundle.load(directory, check_sources=True)
-    _check_places(directory, out)
+    check_replaceable(out, "recogniser", directory)
     hmm, lang = HmmModel.load(directory), Lang(directory)
     if not (directory / "G.fst").is_file():
         raise UserError(f"{directory / 'G.fst'}: no such file: this recogniser was exported without its language "
@@ -90,12 +90,6 @@ def change_vocabulary(directory: Path, out: Path, config: VocabularyConfig) -> d
                   "graph_bytes": [(directory / GRAPH_FILE).stat().st_size, compiled["bytes"]]}
         _seal(bundle, work, facts)
     return facts
-
-
-def _check_places(directory: Path, out: Path) -> None:
-    if out.resolve() == directory.resolve():
-        raise UserError(f"--out {out}: that is the recogniser itself; give another folder")
-    check_replaceable(out, "recogniser")
 
 
 def _with_words(lang: Lang, new: Mapping[str, NewWord], config: VocabularyConfig, folder: Path,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
 from asr_distill.errors import UserError
@@ -33,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.examples < 0:
         raise UserError(f"--examples {arguments.examples}: give 0 (none) or more")
-    if not 0 < arguments.audio_limit < math.inf:
+    if not 0 < arguments.audio_limit < float("inf"):
         raise UserError(f"--audio-limit {arguments.audio_limit:g}: give megabytes above 0 (--examples 0: no audio)")
     if arguments.out and arguments.out.is_dir():
         raise UserError(f"--out {arguments.out}: is a folder; give a file's name")

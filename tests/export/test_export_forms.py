@@ -45,7 +45,7 @@ def test_subtitles_are_cut_at_pauses_and_where_they_are_full() -> None:
     assert found[-1] == (3661.25, 3662.25, ["LAST"])  # alone after a pause, and long enough to be read
     for start, end, lines in found:
         assert end - start <= CUE_SECONDS and len(lines) <= CUE_LINES
-        assert max(map(len, lines)) <= LINE_LETTERS
+        assert max(map(len, lines)) <= LINE_LETTERS and len(" ".join(lines)) <= CUE_LINES * LINE_LETTERS
     starts = {start for _, start, _ in words}
     assert all(start in starts for start, _, _ in found)
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(found))

@@ -8,23 +8,20 @@ from pathlib import Path
 
 import torch
 
-from asr_distill.errors import UserError
 from asr_distill.export import word_spans
 from asr_distill.export.bundle import Bundle
 from asr_distill.export.onnx_model import OnnxModel
 from asr_distill.features.store import FrameStore
-from asr_distill.hmm.align import AlignConfig, align_words
+from asr_distill.hmm.align import AlignConfig
 from asr_distill.hmm.model import HmmModel
 from asr_distill.lang.lang import Lang
-
-Span = tuple[float, float]  # seconds from the utterance's start
 
 
 @dataclass(frozen=True)
 class Times:
     """A span a word; `aligned` False: evenly by letters, for want of anything better."""
 
-    spans: list[Span]
+    spans: list[word_spans.Span]  # seconds from the utterance's start
     aligned: bool
 
 
@@ -48,11 +45,10 @@ class WordTimer:
     def _times(self, log_likelihoods: torch.Tensor, words: Sequence[str], seconds: float) -> Times:
         if not words:
             return Times([], True)
-        try:
-            spans = align_words(log_likelihoods, words, self.hmm, self.lang, self.config)
-        except UserError:  # more words than the frames have room for
+        spans = word_spans.aligned_spans(log_likelihoods, words, self.hmm, self.lang, self.config)
+        if spans is None:
             return evenly(words, seconds)
-        return Times([(span.start_frame * self.shift, span.end_frame * self.shift) for span in spans], True)
+        return Times([(begin * self.shift, end * self.shift) for begin, end in spans], True)
 
 
 def evenly(words: Sequence[str], seconds: float) -> Times:
