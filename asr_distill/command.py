@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Callable
 
-from asr_distill.errors import UserError
+from asr_distill.errors import UserError, describe
 
 
 def guarded(function: Callable[[argparse.Namespace], int | None], arguments: argparse.Namespace) -> int:
@@ -30,14 +29,3 @@ def guarded(function: Callable[[argparse.Namespace], int | None], arguments: arg
 def fail(message: str) -> int:
     print(f"asr-distill: error: {message}", file=sys.stderr)
     return 1
-
-
-def describe(error: OSError) -> str:
-    """An operating-system error as one line with the file and the mend."""
-    name = f"{error.filename}: " if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (f"{name}no space left on the disk; free some room (or give another --exp-dir) and run the same "
-                "command again: finished work is kept")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{name}{error.strerror}; check the permissions or give another folder"
-    return f"{name}{error.strerror or error}"

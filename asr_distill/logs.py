@@ -36,3 +36,8 @@ def to_file(path: Path) -> Iterator[None]:
         log.setLevel(level)
         log.removeHandler(handler)
         handler.close()
+
+
+def message_of(line: str) -> str:
+    """A line of such a file without time and level."""
+    return line.split(" ", 3)[-1]

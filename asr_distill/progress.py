@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import sys
 import time
 
@@ -20,7 +21,8 @@ class Progress:
         self.done = self.start_done = done
         self.note = ""
         self.start = self.shown = time.monotonic()
-        self.live = sys.stderr.isatty()
+        # a worker's terminal is its parent's, who has a line of its own there
+        self.live = sys.stderr.isatty() and multiprocessing.parent_process() is None
 
     def __enter__(self) -> Progress:
         return self

@@ -73,14 +73,12 @@ class Recipe:
             force: bool = False, executor: Executor | None = None) -> None:
         """Run stages first..last that are not done yet.
 
-        Raises UserError where an earlier one is missing, and before all where a stage lacks what it needs.
+        Raises UserError where an earlier one is missing, and before any work where a stage that has to run lacks what
+        it needs.
         """
         start = time.monotonic()
         last = last or len(self.stages)
         with exclusive(exp):
-            for item in self.stages[first - 1:last]:
-                if item.needs and not (self.directory(exp, item) / "stage.json").is_file():
-                    item.needs(settings, device)
             done: dict[str, Path] = {}
             for number, item in enumerate(self.stages[:last], 1):
                 final = self.directory(exp, item)
@@ -92,9 +90,20 @@ class Recipe:
                         raise UserError(f"stage {number} ({item.name}) is needed first: {reason}; "
                                         f"run with --stage {number} or without --stage")
                 elif reason or force:
+                    self._check_needs(settings, exp, device, item, last)
                     perform(item, final, ingredients, settings, device, done, recipe=self.name, top=exp,
                             reason=reason or FORCED, title=f"stage {number:02d} {item.name}", executor=executor)
                 else:
                     log.info("stage %02d %s: done before, nothing changed", number, item.name)
                 done[item.name] = final
         log.info("%s: finished in %s", self.name, clock(time.monotonic() - start))
+
+    def _check_needs(self, settings: Any, exp: Path, device: torch.device, item: Stage, last: int) -> None:
+        """Of a stage that runs now, and of those up to `last` that have to after it."""
+        runs = {item.name}
+        for later in self.stages[self.numbers[item.name] - 1:last]:
+            there = (self.directory(exp, later) / "stage.json").is_file()
+            if not there or later.name in runs or runs & set(later.reads):
+                runs.add(later.name)
+                if later.needs:
+                    later.needs(settings, device)

@@ -73,7 +73,11 @@ def _run(recipe: Recipe, arguments: argparse.Namespace, command: Sequence[str], 
         check_devices(device, arguments.processes)
         return launch(command, arguments.processes)
     exp = arguments.exp_dir or Path("exp") / recipe.name
-    with open_executor(_executor_settings(settings, arguments)) or nullcontext() as executor:
+    chosen = _executor_settings(settings, arguments)
+    if chosen.kind in ("processes", "dask") and device.index:
+        raise UserError(f"--device {device}: workers of --executor {chosen.kind} see one GPU each and call it cuda:0: "
+                        "use --device cuda, and CUDA_VISIBLE_DEVICES for which they may take")
+    with open_executor(chosen) or nullcontext() as executor:
         recipe.run(settings, exp, crew.device(device), first=first, last=last, force=arguments.force,
                    executor=executor)
     table = exp / "RESULTS.txt"
@@ -86,6 +90,8 @@ def _executor_settings(settings: Any, arguments: argparse.Namespace) -> Executor
     """The recipe's, where it has any, with what the command line says."""
     said = {"kind": arguments.executor, "workers": arguments.workers, "scheduler": arguments.scheduler}
     plain = getattr(settings, "executor", ExecutorSettings())
+    if arguments.executor not in (None, "dask"):
+        plain = dataclasses.replace(plain, scheduler="")  # a settings file's
     try:
         chosen = dataclasses.replace(plain, **{name: value for name, value in said.items() if value is not None})
     except ValueError as error:

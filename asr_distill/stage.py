@@ -22,6 +22,7 @@ from asr_distill.config import to_dict
 from asr_distill.executor import Executor, available_cpus
 from asr_distill.files import atomic_path, read_json, write_json
 from asr_distill.logs import log, to_file
+from asr_distill.parallel.crew import current
 from asr_distill.progress import clock
 from asr_distill.stage_record import Ingredients, within
 from asr_distill.usage import Usage, directory_bytes
@@ -174,6 +175,7 @@ def perform(item: Stage, final: Path, ingredients: Ingredients, settings: Any, d
         "started": began.isoformat(timespec="seconds"), "seconds": round(seconds, 3), "resumed": resumed,
         "cpus": available_cpus(), "cpu_seconds": round(usage.cpu_seconds, 3),  # of this attempt alone
         "peak_bytes": usage.peak_bytes, "bytes": directory_bytes(partial),
+        "alone": current().size == 1 and not (executor and executor.elsewhere),  # no work that is not counted there
         "forced": began.isoformat() if forced else "",  # made anew from the same: later stages must follow
         "figures": figures})
     _replace_directory(partial, final)

@@ -18,7 +18,8 @@ INTERVAL = 1.0  # seconds between two looks at the memory
 class Usage:
     """`with Usage() as usage: ...`; then `usage.cpu_seconds` and `usage.peak_bytes`.
 
-    CPU seconds are user and system time of all threads, and of children that have ended. Memory is looked at every
+    CPU seconds are user and system time of all threads and of all descendants (those that still run: Linux), whatever
+    of it fell into the block. Memory is looked at every
     second, pages that several processes share counted once (Linux: Pss); a shorter peak may be missed. Elsewhere it is
     the most that this process has held since it began.
     """
@@ -64,7 +65,17 @@ def directory_bytes(directory: Path) -> int:
 
 def _cpu_seconds() -> float:
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(item.ru_utime + item.ru_stime for item in used)
+    others = list(_tree(os.getpid()))[1:]
+    return sum(item.ru_utime + item.ru_stime for item in used) + sum(_cpu_of(process) for process in others)
+
+
+def _cpu_of(process: int) -> float:
+    """Of a living process, with its children that have ended."""
+    try:
+        fields = (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # utime, stime, cutime, cstime
 
 
 def _lifetime_peak() -> int:

@@ -39,7 +39,7 @@ from asr_distill.distill.compact.codec import CodecSearch
 from asr_distill.distill.compact.form import pilot_of
 from asr_distill.distill.config import DistillConfig, SoftTargetConfig
 from asr_distill.distill.online import OnlineTargets
-from asr_distill.distill.soft_store import write_soft_targets
+from asr_distill.distill.soft_writer import write_soft_targets
 from asr_distill.distill.stored_targets import StoredTargets
 from asr_distill.distill.targets import SoftTargets
 from asr_distill.files import write_json

@@ -27,7 +27,7 @@ from asr_distill.acoustic.targets import HardTargets, Targets
 from asr_distill.acoustic.trainer import train
 from asr_distill.distill.config import DistillConfig, SoftTargetConfig
 from asr_distill.distill.online import OnlineTargets
-from asr_distill.distill.soft_store import write_soft_targets
+from asr_distill.distill.soft_writer import write_soft_targets
 from asr_distill.distill.targets import SoftTargets
 from asr_distill.features.cmvn import Cmvn
 from asr_distill.hmm.align import Alignment

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from asr_distill.acoustic.config import NetworkConfig, TrainerConfig
+from asr_distill.acoustic.config import DataConfig, NetworkConfig, TrainerConfig
 from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.ensemble import Ensemble
 from asr_distill.acoustic.fit import fit
@@ -22,17 +23,16 @@ from asr_distill.decode.decoder import SearchConfig
 from asr_distill.errors import UserError
 from asr_distill.features.cmvn import Cmvn, CmvnKind, Stream
 from asr_distill.features.store import FrameStore
-from asr_distill.hmm.align import Alignment, align_store
+from asr_distill.hmm.align import Alignment
 from asr_distill.hmm.gmm import DiagGmm
-from asr_distill.hmm.model import HmmModel
 from asr_distill.hmm.sat import SatModel
-from asr_distill.k2fsa import use_k2
+from asr_distill.k2fsa import k2_module, use_k2
 from asr_distill.lang.build import SMALL
-from asr_distill.lang.lang import Lang
 from asr_distill.recipe import StageRun
 from asr_distill.report.evaluation import Candidate, EvaluationConfig, Split, evaluate_all
 from asr_distill.report.rescoring import Rescoring
 from asr_distill.report.results import Role
+from asr_distill.stage import Needs
 from local.resources import TRAIN, TUNE
 from recipes.settings import DecodeSettings
 
@@ -45,6 +45,14 @@ FINAL = "tri3b"  # the rung whose senones the networks learn
 def decoder_is_there(settings: Any, device: torch.device) -> None:
     """Raises UserError where decode.backend=k2 and k2 is missing: hours before it is wanted (`needs` of a stage)."""
     use_k2(settings.decode.backend, device)
+
+
+def aligner_is_there(*place: str) -> Needs:
+    """The same of the AlignConfig at that place of the settings."""
+    def check(settings: Any, _: torch.device) -> None:
+        if functools.reduce(getattr, place, settings).backend == "k2":
+            k2_module()
+    return check
 
 
 def stores_of(run: StageRun) -> dict[str, FrameStore]:
@@ -99,26 +107,23 @@ def normalisation(store: FrameStore, stream: Stream, cmvn: CmvnKind) -> Cmvn:
 
 def training_data(run: StageRun, store: FrameStore, alignment: Alignment, cmvn: Cmvn, network: NetworkConfig,
                   trainer: TrainerConfig, fraction: float = 1.0, *, unaligned: bool = False) -> TrainingData:
-    """Normalised training frames with their pdf-ids, in the precision of the training, with the network's context.
-
-    `fraction`: of the utterances that settings.data leaves to be trained on. `unaligned`: see TrainingData.build.
-    """
-    shape = build_network(network, cmvn.dimension, alignment.num_pdfs)
+    """What `data_for` gives with the run's settings. `fraction`: of the utterances that settings.data leaves to be
+    trained on."""
     config = run.settings.data
     config = dataclasses.replace(config, train_fraction=config.train_fraction * fraction)
-    precision = choose_precision(trainer.precision, run.device)
-    return TrainingData.build(store, alignment, cmvn, config, run.device, precision.dtype,
+    return data_for(store, alignment, cmvn, network, trainer, config, run.device, unaligned=unaligned)
+
+
+def data_for(store: FrameStore, alignment: Alignment, cmvn: Cmvn, network: NetworkConfig, trainer: TrainerConfig,
+             config: DataConfig, device: torch.device, *, unaligned: bool = False) -> TrainingData:
+    """Normalised training frames with their pdf-ids, in the precision of the training, with the network's context.
+
+    `unaligned`: see TrainingData.build.
+    """
+    shape = build_network(network, cmvn.dimension, alignment.num_pdfs)
+    precision = choose_precision(trainer.precision, device)
+    return TrainingData.build(store, alignment, cmvn, config, device, precision.dtype,
                               left=shape.left, right=shape.right, unaligned=unaligned)
-
-
-def realigned(run: StageRun, store: FrameStore, group: str) -> Alignment:
-    """The training frames aligned by the teachers that are there so far, for the next group; kept in `run.out`."""
-    out = run.out / f"alignment_{group}"
-    if not (out / "alignment.json").is_file():
-        ensemble = Ensemble(load_teachers(run.out, run.device))
-        align_store(ensemble, store, HmmModel.load(run.input("align")), Lang(run.input("pronunciations")),
-                    run.settings.align.search, run.device, f"realigning for {group}", executor=run.executor).save(out)
-    return Alignment.load(out)
 
 
 def small_network(run: StageRun, name: str, targets: Callable[[TrainingData], Targets], *,

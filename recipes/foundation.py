@@ -26,7 +26,16 @@ from asr_distill.lang.lang import Lang, with_counts
 from asr_distill.lang.large import build_large
 from asr_distill.recipe import StageRun, stage
 from local.resources import TRAIN, Resources
-from recipes.common import FINAL, NETWORK_TRAIN, RUNGS, decoder_is_there, evaluate, gmm_systems, stores_of
+from recipes.common import (
+    FINAL,
+    NETWORK_TRAIN,
+    RUNGS,
+    aligner_is_there,
+    decoder_is_there,
+    evaluate,
+    gmm_systems,
+    stores_of,
+)
 
 
 @stage(reads=["corpus"], settings=["corpus", "features", "speed"], resumable=True)
@@ -51,7 +60,7 @@ def lang(run: StageRun) -> dict:
     return build_lang(settings, _transcripts(run), TRAIN, run.out)
 
 
-@stage(reads=["features", "lang"], settings=["mono"], resumable=True)
+@stage(reads=["features", "lang"], settings=["mono"], resumable=True, needs=aligner_is_there("mono", "align"))
 def mono(run: StageRun) -> dict:
     """Monophone GMM from a flat start; the training split aligned."""
     lang, store, config = Lang(run.input("lang")), FrameStore(run.input("features") / TRAIN), run.settings.mono
@@ -61,19 +70,22 @@ def mono(run: StageRun) -> dict:
     return figures | _finish(run, hmm, alignment)
 
 
-@stage(reads=["features", "lang", "mono"], settings=["tri1"], resumable=True)
+@stage(reads=["features", "lang", "mono"], settings=["tri1"], resumable=True,
+       needs=aligner_is_there("tri1", "align"))
 def tri1(run: StageRun) -> dict:
     """Triphones on cepstra with deltas: the first senones; the training split aligned."""
     return _triphones(run, "mono", train_triphone, run.settings.tri1)
 
 
-@stage(reads=["features", "lang", "tri1"], settings=["tri2b"], resumable=True)
+@stage(reads=["features", "lang", "tri1"], settings=["tri2b"], resumable=True,
+       needs=aligner_is_there("tri2b", "align"))
 def tri2b(run: StageRun) -> dict:
     """Triphones on spliced cepstra under LDA and MLLT; the training split aligned."""
     return _triphones(run, "tri1", train_lda, run.settings.tri2b)
 
 
-@stage(reads=["features", "lang", "tri2b"], settings=["tri3b"], resumable=True)
+@stage(reads=["features", "lang", "tri2b"], settings=["tri3b"], resumable=True,
+       needs=aligner_is_there("tri3b", "align"))
 def tri3b(run: StageRun) -> dict:
     """Speaker-adaptive training under fMLLR; the training split aligned."""
     lang, store, config = Lang(run.input("lang")), FrameStore(run.input("features") / TRAIN), run.settings.tri3b
@@ -96,7 +108,8 @@ def pronunciations(run: StageRun) -> dict:
             "silence_probability": again.silence_probability}
 
 
-@stage(reads=["features", "pronunciations", "tri3b"], settings=["align"], resumable=True)
+@stage(reads=["features", "pronunciations", "tri3b"], settings=["align"], resumable=True,
+       needs=aligner_is_there("align", "search"))
 def align(run: StageRun) -> dict:
     """Every frame of every split aligned to a senone under fMLLR; what networks train on keeps its adapted frames."""
     settings, lang = run.settings.align, Lang(run.input("pronunciations"))

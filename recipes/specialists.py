@@ -22,7 +22,7 @@ from asr_distill.acoustic.ensemble import Ensemble
 from asr_distill.acoustic.fit import fit
 from asr_distill.acoustic.model import AcousticModel
 from asr_distill.acoustic.targets import HardTargets
-from asr_distill.distill.soft_store import write_soft_targets
+from asr_distill.distill.soft_writer import write_soft_targets
 from asr_distill.distill.specialists.clusters import CLUSTERS, ClusterResult, cluster_store
 from asr_distill.distill.specialists.coverage import coverage_counts, coverage_text
 from asr_distill.distill.specialists.model import GeneralistWithSpecialists, load_combined
@@ -146,7 +146,7 @@ def coverage(run: StageRun) -> dict:
 def specialist_targets(run: StageRun) -> dict:
     """Soft targets from generalist and specialists as one teacher."""
     return write_soft_targets(load_system(run, "combined"), network_store(run), run.out, run.settings.distill.store,
-                              run.device)
+                              run.device, executor=run.executor)
 
 
 @stage(reads=["features", "align", "specialist_targets"],

@@ -149,6 +149,9 @@ def test_what_a_stage_lacks_is_told_before_any_stage_runs(tmp_path: Path) -> Non
     before = _times(tmp_path / "new")
     _recipe(corpus, needy, report).run(_settings("train.epochs=2"), tmp_path / "new", CPU)  # done elsewhere
     assert _times(tmp_path / "new") == before
+    with pytest.raises(UserError, match="no tool for 2 epochs"):  # it has to follow what it reads
+        _recipe(corpus, needy, report).run(_settings("train.epochs=2"), tmp_path / "new", CPU, force=True)
+    assert _times(tmp_path / "new") == before
 
 
 def test_a_forced_stage_makes_later_ones_follow(tmp_path: Path) -> None:

@@ -32,6 +32,20 @@ def test_children_that_ended_count() -> None:
 
 
 @needs_proc
+def test_children_that_still_run_count() -> None:
+    work = ("import sys, time\nsys.stdin.readline()\nbefore = time.process_time()\n"
+            "while time.process_time() < before + 0.5: sum(range(1000))\nprint('done', flush=True)\nsys.stdin.read()")
+    with subprocess.Popen([sys.executable, "-S", "-c", work], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin and child.stdout
+        with Usage() as usage:
+            child.stdin.write(b"go\n")
+            child.stdin.flush()
+            child.stdout.readline()
+        child.stdin.close()
+    assert usage.cpu_seconds >= 0.45
+
+
+@needs_proc
 def test_peak_holds_what_was_freed_again() -> None:
     with Usage() as usage:
         block = np.ones(30_000_000)  # 240 MB

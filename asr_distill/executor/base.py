@@ -32,6 +32,7 @@ class Executor(ABC):
     """
 
     workers: int  # how many jobs run at once; for a cluster, how many are expected
+    elsewhere = False  # whether workers are none of this process's children: what they cost is not seen here
 
     def __enter__(self: Self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -16,13 +17,17 @@ from typing import Any, cast
 
 from asr_distill.errors import UserError
 from asr_distill.executor.base import Context, Executor, Job, available_cpus
+from asr_distill.executor.cards import take_card, visible_cards
 from asr_distill.executor.processes import no_interrupts, script_shown
 from asr_distill.executor.task import Failure, Outcome, Task, lost_too_often
+from asr_distill.files import read_json
 from asr_distill.logs import log
 
 try:
     import dask
     import distributed
+    from distributed.comm.addressing import parse_address, parse_host_port
+    from distributed.comm.registry import get_backend
     from distributed.scheduler import KilledWorker
     from tornado.ioloop import IOLoop, PeriodicCallback
 except ImportError as error:
@@ -45,7 +50,8 @@ _CONFIG = {
 
 
 class DaskCluster(Executor):
-    """`scheduler`: tcp://HOST:PORT or a scheduler file; empty: a cluster of `workers` processes of this machine.
+    """`scheduler`: tcp://HOST:PORT or a scheduler file; empty: a cluster of `workers` processes of this machine, which
+    see one GPU each where there are several. (Which GPU a foreign cluster's worker sees is for who starts it.)
 
     Raises UserError where the scheduler does not answer.
     """
@@ -53,6 +59,7 @@ class DaskCluster(Executor):
     def __init__(self, workers: int = 0, scheduler: str = ""):
         self._config = dask.config.set(_CONFIG)
         self._local: distributed.LocalCluster | None = None
+        self.elsewhere = bool(scheduler)
         if scheduler:
             self._client = _connect(scheduler)
             self.workers = workers or max(1, len(self._threads()))
@@ -80,7 +87,8 @@ class DaskCluster(Executor):
             name: Callable[[Job], str] | None = None, threads: int = 1) -> Iterator[tuple[Job, Any]]:
         label = f"asr-distill-{uuid.uuid4().hex}"
         task = Task(function, context, threads).pickled()
-        self._client.register_plugin(_List(label, task, os.getcwd(), list(sys.path)), name=label)
+        cards = visible_cards() if self._local is not None else []
+        self._register(_List(label, task, os.getcwd(), list(sys.path), cards), label)
         stream = enumerate(jobs, 1)
         pending: dict[distributed.Future, tuple[int, Job]] = {}
         suspects: list[tuple[int, Job]] = []  # workers died of one of them, and Dask does not know of which
@@ -114,8 +122,19 @@ class DaskCluster(Executor):
             for number, job in suspects:  # each with no other beside it
                 yield outcome(send(number, job, f"{label}-{number}-alone"))
         finally:
-            self._client.cancel(list(pending), force=True)
-            self._client.unregister_worker_plugin(label)
+            if self._client.status == "running":  # what a scheduler that is gone is asked waits for a minute
+                with contextlib.suppress(OSError):
+                    self._client.cancel(list(pending), force=True)
+                    self._client.unregister_worker_plugin(label)
+
+    def _register(self, plugin: _List, label: str) -> None:
+        """Raises UserError where scheduler or workers cannot take it."""
+        try:
+            self._client.register_plugin(plugin, name=label)
+        except Exception as error:  # the workers' own, whatever it is: most often a module that they lack
+            raise UserError(f"--executor dask: scheduler or workers cannot take a list of jobs ({_said(error)}); do "
+                            "they run, with the same Python environment (asr_distill too)? Finished work is "
+                            "kept") from None
 
     def close(self) -> None:
         if "_client" in self.__dict__:
@@ -127,16 +146,40 @@ class DaskCluster(Executor):
 
 
 def _connect(scheduler: str) -> distributed.Client:
-    try:
-        if "://" in scheduler:
-            return distributed.Client(scheduler, timeout=_CONNECT, set_as_default=False)
-        if not Path(scheduler).is_file():
-            raise UserError(f"--scheduler {scheduler}: no such file; give tcp://HOST:PORT, or the file that `dask "
-                            "scheduler --scheduler-file` wrote")
-        return distributed.Client(scheduler_file=scheduler, timeout=_CONNECT, set_as_default=False)
+    address = scheduler if "://" in scheduler else _address(Path(scheduler))
+    try:  # what is wrong by itself is found here: a client that was never connected ends with a traceback
+        scheme, place = parse_address(address, strict=True)
+        get_backend(scheme)
+        parse_host_port(place)
+        if scheme in ("tls", "wss") and not distributed.Security().get_connection_args("client").get("ssl_context"):
+            raise ValueError("it wants certificates: set distributed.comm.tls in your Dask configuration")
     except (OSError, ValueError) as error:
-        raise UserError(f"--scheduler {scheduler}: no Dask scheduler answers there ({' '.join(str(error).split())}); "
-                        "start one with `dask scheduler`") from None
+        raise UserError(f"--scheduler {scheduler}: {_said(error)}; give tcp://HOST:PORT, tls://HOST:PORT, or the file "
+                        "that `dask scheduler --scheduler-file` wrote") from None
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what goes wrong is said here, in a line
+    try:
+        return distributed.Client(address, timeout=_CONNECT, set_as_default=False)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"--scheduler {scheduler}: no Dask scheduler answers there ({_said(error)}); start one with "
+                        "`dask scheduler`") from None
+
+
+def _address(file: Path) -> str:
+    """What a scheduler wrote of itself."""
+    if not file.is_file():
+        raise UserError(f"--scheduler {file}: no such file; give tcp://HOST:PORT, or the file that `dask scheduler "
+                        "--scheduler-file` wrote")
+    facts = read_json(file)
+    address = facts.get("address") if isinstance(facts, dict) else None
+    if not isinstance(address, str):
+        raise UserError(f"--scheduler {file}: holds no scheduler's address; give the file that `dask scheduler "
+                        "--scheduler-file` wrote, or tcp://HOST:PORT")
+    return address
+
+
+def _said(error: Exception) -> str:
+    """On one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _outcome(future: distributed.Future, job: str) -> Outcome:
@@ -146,17 +189,19 @@ def _outcome(future: distributed.Future, job: str) -> Outcome:
     except KilledWorker:
         raise lost_too_often(job) from None
     except Exception as error:  # Dask's: the scheduler went away, a worker has another environment
-        raise UserError(f"{job}: lost by Dask ({type(error).__name__}: {' '.join(str(error).split())}); do scheduler "
-                        "and workers run, with the same Python environment? Finished work is kept") from None
+        raise UserError(f"{job}: lost by Dask ({_said(error)}); do scheduler and workers run, with the same Python "
+                        "environment? Finished work is kept") from None
 
 
 class _List(distributed.WorkerPlugin):
     """Brings a list to every worker, also to those that come later. Its context is made at a worker's first job."""
 
-    def __init__(self, label: str, task: bytes, folder: str, path: list[str]):
-        self.label, self.task, self.folder, self.path = label, task, folder, path
+    def __init__(self, label: str, task: bytes, folder: str, path: list[str], cards: list[str]):
+        self.label, self.task, self.folder, self.path, self.cards = label, task, folder, path, cards
 
     def setup(self, worker: distributed.Worker) -> None:
+        if isinstance(worker.name, int):  # of a local cluster: its number
+            take_card(self.cards, worker.name)
         _LISTS[self.label] = self
 
     def teardown(self, worker: distributed.Worker) -> None:

@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any, cast
 
 from asr_distill.executor.base import ATTEMPTS, Context, Executor, Job
+from asr_distill.executor.cards import take_card, visible_cards
 from asr_distill.executor.task import Failure, Outcome, Task, lost_too_often
 from asr_distill.logs import log
 
@@ -28,7 +29,8 @@ _Begin = tuple[Callable[..., None] | None, tuple[Any, ...]]
 
 
 class Processes(Executor):
-    """`workers` processes, started when there is a job for them. They are spawned (safe with threads and CUDA).
+    """`workers` processes, started when there is a job for them. They are spawned (safe with threads and CUDA); where
+    there are several GPUs each sees one.
 
     initializer(*initargs) is called once in each. The running script is imported again in them only where a list's
     function is its own.
@@ -95,9 +97,14 @@ class Processes(Executor):
             self._busy.clear()
 
     def _give(self, number: int, job: Any, task: bytes) -> None:
-        worker = self._idle.pop() if self._idle else _Worker(self._begin, self._of_script)
+        worker = self._idle.pop() if self._idle else self._new()
         worker.give(number, job, self._lists, task)
         self._busy[worker.connection] = worker
+
+    def _new(self) -> _Worker:
+        """In the place of one that was lost, where there was one: it takes over that one's GPU."""
+        places = {worker.place for worker in self._busy.values()}
+        return _Worker(min(set(range(self.workers)) - places), self._begin, self._of_script)
 
     def close(self) -> None:
         atexit.unregister(self.close)
@@ -113,12 +120,13 @@ class Processes(Executor):
 
 
 class _Worker:
-    """One process, and what it was given."""
+    """One process, and what it was given. `place`: its number among the workers, from 0."""
 
-    def __init__(self, begin: _Begin, of_script: bool):
+    def __init__(self, place: int, begin: _Begin, of_script: bool):
+        self.place = place
         spawn = multiprocessing.get_context("spawn")
         self.connection, theirs = spawn.Pipe()
-        self.process = spawn.Process(target=_serve, args=(theirs, begin))
+        self.process = spawn.Process(target=_serve, args=(theirs, begin, place, visible_cards()))
         with script_shown(of_script), no_interrupts():
             self.process.start()
         theirs.close()
@@ -151,8 +159,9 @@ class _Worker:
         self.connection.close()
 
 
-def _serve(connection: Connection, begin: _Begin) -> None:
+def _serve(connection: Connection, begin: _Begin, place: int, cards: list[str]) -> None:
     """A worker's life. It ends with its parent, also when that is killed and can tell it nothing."""
+    take_card(cards, place)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -12,6 +12,8 @@ import json
 import os
 import shutil
 import signal
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,13 +23,15 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from asr_distill.errors import UserError
+from asr_distill.errors import UserError, describe
 from asr_distill.executor import available_cpus
 from asr_distill.parallel.parcel import pack, unpack
 from asr_distill.parallel.peers import ALONE, TIMEOUT, Connected, PeerLost, Peers
 
 LAUNCHER = "ASR_DISTILL_LAUNCHER"  # process id of our own launcher
 WAIT_SECONDS = 0.05  # between two looks for a call
+LEAVE_SECONDS = 10.0  # that the helpers have to hear that they may go
+LEFT = "left"  # how many of them have heard it
 FOLLOW_SECONDS = 0.5  # between two looks at the process that started this one
 LOST = 75  # exit code of a process that another one's end has ended
 FAILED = 76  # exit code of one whose failure the launcher tells
@@ -73,12 +77,13 @@ class Crew:
         self._store.set(name, json.dumps({"parcel": str(parcel.resolve()), "device": device.type}))
         try:
             with self._connected(name, device) as peers:
-                peers.sum_(torch.zeros(1, device=device))  # the parcel is open everywhere
-                shutil.rmtree(parcel, ignore_errors=True)
+                peers.sum_(torch.zeros(1, device=device))
                 yield peers
         except BaseException:
             self._lost = True  # the others are somewhere in the middle of it
             raise
+        finally:
+            shutil.rmtree(parcel, ignore_errors=True)  # not before: NFS takes a deleted file from who maps it elsewhere
         self._store.set("goes_on", "")
 
     def serve(self) -> int:
@@ -92,12 +97,17 @@ class Crew:
                     time.sleep(WAIT_SECONDS)
                 call = json.loads(self._store.get(name).decode())
                 if call is None:
+                    self._store.add(LEFT, 1)
                     return 0
                 self._join(name, call)
         except (PeerLost, dist.DistError):
             return LOST
-        except UserError as error:
-            self._store.set(f"failure{self.rank}", str(error))
+        except (UserError, OSError) as error:
+            said = str(error) if isinstance(error, UserError) else (
+                f"{describe(error)} on {socket.gethostname()}; all machines need the same file system")
+            if LAUNCHER not in os.environ:  # which tells it itself
+                print(f"asr-distill: error: process {self.rank + 1} of {self.size}: {said}", file=sys.stderr)
+            self._store.set(f"failure{self.rank}", said)
             return FAILED
 
     def _join(self, name: str, call: dict[str, str]) -> None:
@@ -132,6 +142,9 @@ class Crew:
         if self._store is not None and self.rank == 0:
             with contextlib.suppress(RuntimeError):
                 self._store.set(f"call{self._calls}", json.dumps(None))
+                deadline = time.monotonic() + (0 if self._lost else LEAVE_SECONDS)  # the store may be this process's
+                while self._store.add(LEFT, 0) < self.size - 1 and time.monotonic() < deadline:
+                    time.sleep(WAIT_SECONDS)
 
 
 def check_devices(asked: torch.device, processes: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from asr_distill.parallel.crew import FAILED, LAUNCHER, LOST
 from asr_distill.parallel.peers import mend
 
 ROOT = Path(__file__).resolve().parents[2]
+LOOPBACK = "127.0.0.1"
 LOOK_SECONDS = 0.1
 GRACE_SECONDS = 10.0  # that the first process has to say itself what happened, or to be done
 TOLD_SECONDS = 60.0  # that it has to end after it said so
@@ -30,7 +32,10 @@ def launch(command: Sequence[str], processes: int) -> int:
     That of the first process, which does the work; where another is lost, one line says which, all are stopped, and it
     is 1. An interrupt is handed on to the first process. Nothing that was started is left behind.
     """
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
+    listening = socket.create_server((LOOPBACK, 0))  # a store that opens its own port listens on all interfaces
+    port = listening.getsockname()[1]
+    store = dist.TCPStore(LOOPBACK, port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60),
+                          master_listen_fd=listening.detach())
     members: list[subprocess.Popen] = []
     try:
         for rank in range(processes):
@@ -95,7 +100,7 @@ def _who(members: list[subprocess.Popen], store: dist.TCPStore) -> str:
 
 def _environment(rank: int, size: int, port: int) -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1",
+    own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": LOOPBACK,
            "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": True, LAUNCHER: os.getpid(), "PYTHONPATH": path}
     if sys.platform == "linux":  # one machine: whatever its name leads to
         own["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")

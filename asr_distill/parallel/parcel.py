@@ -36,7 +36,8 @@ def pack(value: Any, directory: Path) -> None:
 def unpack(directory: Path, device: torch.device) -> Any:
     """What `pack` wrote; tensors that lay on a GPU there are put on `device`, others are mapped.
 
-    The directory may be deleted after that. Whoever writes to a mapped tensor writes to a copy of its own.
+    The directory must stay while the result is used (a local file system keeps deleted files that are mapped; NFS does
+    not). Whoever writes to a mapped tensor writes to a copy of its own.
     """
     tree = json.loads((directory / HEAD).read_text(encoding="utf-8"))
     path = directory / ARRAYS

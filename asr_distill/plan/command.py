@@ -136,8 +136,8 @@ def _notes(stages: list[Predicted], machine: Any, measured: int, gpu: Any, effic
     if machine.cores > measured:
         notes.append(f"cores beyond the {measured} measured count {efficiency:g} each: an assumption")
     if gpu:
-        notes.append(f"cards: one training a card, the longest first, at the rates of {gpu.source}; features, GMMs and "
-                     "decoding on the cores")
+        notes.append(f"cards (--executor processes --workers {machine.gpus}): one training a card, the longest first, "
+                     f"soft targets on all, at the rates of {gpu.source}; features, GMMs and decoding on the cores")
     notes.append("graph, language models and anything else that text decides: as in the measured runs")
     if any(item.stage == "soft_targets" for item in stages):
         notes.append("disk of soft_targets: in the form that the measured runs stored")

@@ -42,10 +42,12 @@ class Gpu:
     def seconds(self, work: Work, gpus: int) -> float:
         """Wall-clock seconds of a stage's networks on so many cards, one training a card, the longest first.
 
-        Posteriors of all frames by all networks are one job on one card.
+        Posteriors are shared out among the cards by frames. A network is asked no slower than it is trained, which is
+        three times the arithmetic.
         """
         if work.asked:
-            return sum(job.amount / throughput(self.posteriors, job) for job in work.trainings)
+            return sum(job.amount / max(throughput(self.posteriors, job), throughput(self.training, job))
+                       for job in work.trainings) / gpus
         ends = [0.0] * gpus
         for seconds in sorted((job.amount / throughput(self.training, job) for job in work.trainings), reverse=True):
             heapq.heapreplace(ends, ends[0] + seconds)

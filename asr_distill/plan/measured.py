@@ -54,8 +54,9 @@ class Run:
 def read_experiment(recipe: Recipe, exp: Path) -> Run:
     """The costs of a finished experiment of this recipe, stages that were resumed after a kill among them.
 
-    Raises UserError where it is not finished as far as its report, where a stage's record is older than these figures
-    (they came with version 0.1.0's stage.json), or where the recipe does not say what its work is.
+    (CPU seconds are then those of the last attempt.) Raises UserError where it is not finished as far as its report,
+    where a stage's record is older than these figures (they came with version 0.1.0's stage.json) or does not have all
+    of them, or where the recipe does not say what its work is.
     """
     work_of = work_function(recipe)
     records = {}
@@ -72,6 +73,9 @@ def read_experiment(recipe: Recipe, exp: Path) -> Run:
     if old:
         raise UserError(f"{exp}: made before stages recorded CPU seconds, memory and bytes (stage {old[0]}); run it "
                         "again into another --exp-dir")
+    if shared := [name for name, record in records.items() if not record.get("alone", True)]:
+        raise UserError(f"{exp}: other processes did part of the work, and what that took was not seen (stage "
+                        f"{shared[0]}); plan from runs without --processes and --scheduler")
     settings: Any = build(recipe.settings_class, _settings_tree(records.values()))
     corpus, tree = records["corpus"]["figures"], records["tri3b"]["figures"]
     data = Data({split: figures["hours"] for split, figures in corpus.items()},

@@ -88,7 +88,7 @@ def _stage(name: str, runs: Sequence[Run], work: Work, train_hours: float, machi
     disk = fit_line(along, [cost.bytes for cost in costs], size)(at)
     if work.spread == "gpus" and machine.gpus and machine.gpu:
         return Predicted(name, machine.gpu.seconds(work, machine.gpus), 0.0, peak, disk,
-                         min(machine.gpus, max(1, 1 if work.asked else len(work.trainings))))
+                         machine.gpus if work.asked else min(machine.gpus, max(1, len(work.trainings))))
     if work.spread != "one":
         seconds /= speedup(machine.cores, max(cost.cpus for cost in costs))
     return Predicted(name, seconds, cpu_seconds, peak, disk, 0)

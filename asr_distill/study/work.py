@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 
-from asr_distill.command import describe
 from asr_distill.config import load_settings
 from asr_distill.device import device_of
-from asr_distill.errors import UserError
+from asr_distill.errors import UserError, describe
 from asr_distill.executor import available_cpus, local_executor
 from asr_distill.files import write_json
 from asr_distill.logs import log, to_terminal

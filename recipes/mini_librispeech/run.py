@@ -18,13 +18,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from asr_distill.acoustic.data import TrainingData
-from asr_distill.acoustic.fit import fit
 from asr_distill.acoustic.model import AcousticModel
-from asr_distill.acoustic.spread import hidden_alignment
 from asr_distill.acoustic.targets import HardTargets, Targets
 from asr_distill.corpus.librispeech import prepare
 from asr_distill.distill.online import OnlineTargets, save_ensemble
-from asr_distill.distill.soft_store import write_soft_targets
+from asr_distill.distill.soft_writer import write_soft_targets
 from asr_distill.distill.targets import SoftTargets
 from asr_distill.export.bundle import export_bundle
 from asr_distill.export.onnx_model import OnnxModel
@@ -47,18 +45,14 @@ from recipes.common import (
     evaluate,
     evaluation_config,
     load_ensemble,
-    network_alignment,
-    network_store,
-    normalisation,
-    realigned,
     reported_splits,
     split_figures,
     stores_of,
     student_system,
     teacher_systems,
-    training_data,
 )
 from recipes.settings import Settings
+from recipes.teachers import train_teachers
 from recipes.transfer import HEARD, HEARING, check_streams, clean_store, heard_network, noisy_data, noisy_splits
 from recipes.work import work_of
 
@@ -81,19 +75,7 @@ def corpus(run: StageRun) -> dict:
        resumable=True)
 def teachers(run: StageRun) -> dict:
     """N networks of one shape or several, on hard targets."""
-    store, figures, hidden = network_store(run), {}, run.settings.transfer.hidden
-    alignment = hidden_alignment(network_alignment(run, store), store, hidden)
-    for name, group in run.settings.teachers.groups.items():
-        if group.realign:
-            alignment = hidden_alignment(realigned(run, store, name), store, hidden)
-        cmvn = normalisation(store, group.stream, group.cmvn)
-        data = training_data(run, store, alignment, cmvn, group.network, group.trainer)
-        for seed in group.seeds:
-            teacher = f"teacher{len(figures) + 1}"
-            figures[teacher] = {"group": name} | fit(
-                data, HardTargets(data.pdf_ids), cmvn, group.network, group.trainer, seed=seed, out=run.out / teacher,
-                label=f"{teacher} ({name})")
-    return figures
+    return train_teachers(run)
 
 
 @stage(reads=["features", "align", "teachers", "untranscribed"], settings=["distill.store", "distill.online"],
@@ -103,7 +85,8 @@ def soft_targets(run: StageRun) -> dict:
     ensemble = check_streams(run, load_ensemble(run))
     if run.settings.distill.online:
         return save_ensemble(ensemble, run.out)
-    return write_soft_targets(ensemble, clean_store(run), run.out, run.settings.distill.store, run.device)
+    return write_soft_targets(ensemble, clean_store(run), run.out, run.settings.distill.store, run.device,
+                              executor=run.executor)
 
 
 @stage(reads=HEARD, settings=["data", "student", *HEARING], resumable=True)

@@ -19,7 +19,8 @@ from asr_distill.distill.compact.store import CompactStore
 from asr_distill.distill.compact.targets import CompactTargets
 from asr_distill.distill.config import DistillConfig, SoftTargetConfig
 from asr_distill.distill.losses import soft_cross_entropy
-from asr_distill.distill.soft_store import open_soft_targets, write_soft_targets
+from asr_distill.distill.soft_store import open_soft_targets
+from asr_distill.distill.soft_writer import write_soft_targets
 from asr_distill.distill.targets import SoftTargets
 from asr_distill.errors import UserError
 

@@ -11,7 +11,7 @@ import pytest
 from asr_distill.executor import Executor, ExecutorSettings, Threads, open_executor
 
 # the toy worlds of other rooms; workers are given this path too
-sys.path += [str(Path(__file__).resolve().parents[1] / room) for room in ("hmm", "decode")]
+sys.path += [str(Path(__file__).resolve().parents[1] / room) for room in ("hmm", "decode", "acoustic", "distill")]
 
 
 @pytest.fixture(scope="module", params=["serial", "threads", "processes", "dask"])

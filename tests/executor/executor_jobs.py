@@ -50,3 +50,8 @@ def die_at_three(value: int) -> int:
 def folder_and_threads(_: int) -> tuple[str, int]:
     import torch
     return os.getcwd(), torch.get_num_threads()
+
+
+def card(_: int) -> tuple[int, str]:
+    time.sleep(0.2)
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES", "")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from asr_distill.executor import Context, Executor
-from asr_distill.executor.cluster import DaskCluster
 from asr_distill.executor.processes import Processes
 
 
@@ -37,5 +36,6 @@ def worker_pids(executor: Executor) -> list[int]:
     """Those at work first."""
     if isinstance(executor, Processes):
         return [worker.process.pid or 0 for worker in executor._busy.values()]
+    from asr_distill.executor.cluster import DaskCluster  # an extra
     assert isinstance(executor, DaskCluster)
     return list(executor._client.run(os.getpid).values())

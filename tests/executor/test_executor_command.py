@@ -44,7 +44,8 @@ def _figures(folder: Path) -> str:
     ([], "NoneType", "null"), (["--executor", "serial"], "Serial", "1"),
     (["--executor", "processes", "--workers", "3"], "Processes", "3"),
     (["--set", "executor.kind=processes", "--set", "executor.workers=5"], "Processes", "5"),
-    (["--set", "executor.kind=processes", "--set", "executor.workers=5", "--workers", "2"], "Processes", "2")])
+    (["--set", "executor.kind=processes", "--set", "executor.workers=5", "--workers", "2"], "Processes", "2"),
+    (["--set", "executor.kind=dask", "--set", "executor.scheduler=/none.json", "--executor", "serial"], "Serial", "1")])
 def test_stages_get_what_was_asked_for(tmp_path: Path, arguments: list[str], kind: str, workers: str) -> None:
     assert _run(tmp_path, *arguments) == 0
     assert f'"executor": "{kind}"' in _figures(tmp_path) and f'"workers": {workers}' in _figures(tmp_path)
@@ -61,6 +62,16 @@ def test_wrong_choices_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert _run(tmp_path, *arguments) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("asr-distill: error: ") and message in error
+
+
+def test_one_gpu_by_number_is_not_for_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    monkeypatch.setattr("asr_distill.recipe_command.device_of", torch.device)
+    (tmp_path / "conf.yaml").write_text("{}")
+    recipe = Recipe("toy", Settings, tmp_path / "conf.yaml", [which])
+    assert main(recipe, ["--exp-dir", str(tmp_path / "exp"), "--device", "cuda:1", "--executor", "processes"]) == 1
+    assert "use --device cuda, and CUDA_VISIBLE_DEVICES" in capsys.readouterr().err
 
 
 SCRIPT = """

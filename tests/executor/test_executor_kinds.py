@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import executor_jobs
 import pytest
+from waiting import wait_for
 
 from asr_distill.errors import UserError
 from asr_distill.executor import Context, Executor, ExecutorSettings, local_executor, open_executor
@@ -61,7 +65,7 @@ def test_lists_of_two_folders_take_turns_in_one_worker(tmp_path: Path, monkeypat
     task = Task(executor_jobs.folder_and_threads, None, 1).pickled()
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        monkeypatch.setitem(cluster._LISTS, name, cluster._List(name, task, str(tmp_path / name), []))
+        monkeypatch.setitem(cluster._LISTS, name, cluster._List(name, task, str(tmp_path / name), [], []))
     try:
         for name in "aabaab":
             assert cluster._carry_out(name, pickle.dumps(0)).result == (str(tmp_path / name), 1)
@@ -102,6 +106,68 @@ def test_a_scheduler_that_is_not_there(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     with pytest.raises(UserError, match=r"none\.json: no such file; give tcp://"):
         open_executor(ExecutorSettings("dask", 0, str(tmp_path / "none.json")))
+
+
+@pytest.mark.parametrize(("scheduler", "message"), [
+    ("empty.json", r"empty\.json: holds no scheduler's address"), ("list.json", "holds no scheduler's address"),
+    ("text.json", r"text\.json: not valid JSON"), ("tls://127.0.0.1:9", "wants certificates.*distributed.comm.tls"),
+    ("what://x:1", "unknown address scheme"), ("tcp://host", "missing port number"),
+    ("tcp://127.0.0.1:9", "no Dask scheduler answers there")])
+def test_a_wrong_scheduler_is_one_line(scheduler: str, message: str, tmp_path: Path,
+                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    from asr_distill.executor import cluster
+    monkeypatch.setattr(cluster, "_CONNECT", 1.0)
+    for name, text in (("empty", "{}"), ("list", "[1]"), ("text", "no json")):
+        (tmp_path / f"{name}.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        open_executor(ExecutorSettings("dask", 0, scheduler if "://" in scheduler else str(tmp_path / scheduler)))
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_ends_is_one_line_soon(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    file = tmp_path / "scheduler.json"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    common = ["--scheduler-file", str(file), "--no-dashboard", "--host", "127.0.0.1"]
+    scheduler = subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", *common],
+                                 **quiet)
+    wait_for(lambda: file.is_file() and file.stat().st_size > 0)
+    worker = subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_worker", "--nworkers", "1", "--nthreads",
+                               "1", *common], **quiet)
+    try:
+        executor = open_executor(ExecutorSettings("dask", 1, str(file)))
+        assert executor is not None and executor.elsewhere
+        with executor, pytest.raises(UserError, match=r"^job \d+: lost by Dask .*Finished work is kept$"):
+            for number, _ in enumerate(executor.run(executor_jobs.slow_square, range(200))):
+                if number == 2:
+                    scheduler.kill()
+                    killed = time.monotonic()
+        assert time.monotonic() - killed < 45  # asking it once more would take a minute
+    finally:
+        worker.terminate()
+        scheduler.kill()
+        worker.wait()
+        scheduler.wait()
+
+
+def test_workers_that_cannot_take_a_list_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("distributed")
+    from asr_distill.executor.cluster import DaskCluster
+
+    class Client:
+        status = "closed"
+
+        def register_plugin(self, plugin: object, name: str) -> None:
+            raise ModuleNotFoundError("No module named 'asr_distill'")
+
+        def close(self) -> None:
+            pass
+
+    executor = DaskCluster(1)
+    executor.__dict__["_client"] = Client()
+    with executor, pytest.raises(UserError, match=r"cannot take a list of jobs .No module named 'asr_distill'"):
+        list(executor.run(executor_jobs.square, [1]))
 
 
 def test_wrong_settings() -> None:

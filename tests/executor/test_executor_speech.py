@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +16,14 @@ import torch
 from decode_toy import ToyEmission, toy_corpus, toy_graph
 from executor_killing import Killing
 from hmm_worlds import LANG, make_world, templates
+from test_distill_soft_store import world as soft_world
 
 from asr_distill.decode.executor_pool import ExecutorPool
 from asr_distill.decode.search import SearchConfig, decode_store
+from asr_distill.distill.config import SoftTargetConfig
+from asr_distill.distill.soft_writer import write_soft_targets
 from asr_distill.errors import UserError
-from asr_distill.executor import Executor
+from asr_distill.executor import Executor, Threads
 from asr_distill.features import parts
 from asr_distill.features.compute import compute_store
 from asr_distill.features.degrade import DegradeConfig
@@ -110,6 +114,15 @@ def words(graph: Path, executor: Executor | None, work: Path) -> Any:
         (work / "nbest.jsonl").read_text().splitlines())
 
 
+def soft_targets(executor: Executor, form: Any, out: Path) -> dict[str, Any]:
+    """Files' bytes and figures, shards of an utterance each."""
+    store, ensemble = soft_world(directory=out.with_name(f"store_{out.name}"))
+    figures = write_soft_targets(ensemble, store, out, SoftTargetConfig(
+        form=form, top_k=5, shard_frames=1, max_error=0.05, max_bytes=40, pilot_frames=200), CPU, executor=executor)
+    figures.pop("frames_per_second")
+    return figures | {path.name: path.read_bytes() for path in out.glob("*.npy")}
+
+
 def test_features(executor: Executor, cuts: lhotse.CutSet, tmp_path: Path) -> None:
     assert features(cuts, executor, tmp_path / "a") == features(cuts, None, tmp_path / "b")
 
@@ -129,7 +142,33 @@ def test_a_worker_killed_in_the_middle(several: Executor, cuts: lhotse.CutSet, s
     assert features(cuts, killing, tmp_path / "a") == features(cuts, None, tmp_path / "b")
     assert alignment(spoken, killing) == alignment(spoken, None)
     assert words(graph, killing, tmp_path / "c") == words(graph, None, tmp_path / "d")
-    assert len(set(killing.killed)) == 3
+    assert soft_targets(killing, "top_k", tmp_path / "e") == soft_targets(Threads(1), "top_k", tmp_path / "f")
+    assert len(set(killing.killed)) == 4
+
+
+@pytest.mark.parametrize("form", ["top_k", "compact"])
+def test_soft_targets(executor: Executor, form: str, tmp_path: Path) -> None:
+    assert soft_targets(executor, form, tmp_path / "a") == soft_targets(Threads(1), form, tmp_path / "b")
+
+
+def test_soft_targets_are_not_asked_for_twice(tmp_path: Path) -> None:
+    """After a kill: whatever shards are there, in whatever order they came."""
+    class Broken(Threads):
+        def run(self, function: Any, jobs: Any, **more: Any) -> Iterator[tuple[Any, Any]]:
+            yield from super().run(function, [job for job in jobs if job[0] in (2, 6)], **more)
+            raise KeyboardInterrupt
+
+    asked: list[int] = []
+
+    class Noted(Threads):
+        def run(self, function: Any, jobs: Any, **more: Any) -> Iterator[tuple[Any, Any]]:
+            asked.extend(job[0] for job in jobs)
+            return super().run(function, jobs, **more)
+
+    with pytest.raises(KeyboardInterrupt):
+        soft_targets(Broken(1), "top_k", tmp_path / "a")
+    assert soft_targets(Noted(1), "top_k", tmp_path / "a") == soft_targets(Threads(1), "top_k", tmp_path / "b")
+    assert sorted(asked) == [0, 1, 3, 4, 5, 7]
 
 
 def test_damaged_audio_is_named(executor: Executor, cuts: lhotse.CutSet, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from asr_distill.acoustic.trainer import TrainResult, train  # noqa: E402
 from asr_distill.command import guarded  # noqa: E402
 from asr_distill.distill.config import DistillConfig, SoftTargetConfig  # noqa: E402
 from asr_distill.distill.online import OnlineTargets  # noqa: E402
-from asr_distill.distill.soft_store import write_soft_targets  # noqa: E402
+from asr_distill.distill.soft_writer import write_soft_targets  # noqa: E402
 from asr_distill.distill.targets import SoftTargets  # noqa: E402
 from asr_distill.parallel.crew import joined  # noqa: E402
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from asr_distill.parallel import launch as launching
-from asr_distill.parallel.crew import FAILED, check_devices, joined
+from asr_distill.parallel.crew import FAILED, LAUNCHER, Crew, check_devices, joined
 from asr_distill.parallel.launch import launch
 
 MEMBER = """
@@ -83,9 +88,68 @@ def test_a_process_that_was_not_started_with_others_is_alone(monkeypatch: pytest
         pass
 
 
-def test_each_process_needs_a_gpu_of_its_own() -> None:
-    import torch
+SCRIPT = """
+import sys
+from asr_distill.parallel.crew import joined
+with joined() as crew:
+    code = crew.serve() if crew.rank else 0
+sys.exit(code)
+"""
 
+
+def test_helpers_hear_the_end_from_a_first_process_that_holds_the_store() -> None:
+    """As under a batch system that starts all by itself: nobody else keeps the store."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    common = {name: value for name, value in os.environ.items() if name != "TORCHELASTIC_USE_AGENT_STORE"} | {
+        "WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": str(launching.ROOT)}
+    members = [subprocess.Popen([sys.executable, "-c", SCRIPT], env=common | {"RANK": str(rank)}) for rank in range(3)]
+    try:
+        assert [member.wait(300) for member in members] == [0, 0, 0]
+    finally:
+        for member in members:
+            member.kill()
+
+
+def test_nobody_listens_to_other_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path("/proc/net/tcp").is_file():
+        pytest.skip("/proc tells no sockets here")
+    heard: list[str] = []
+
+    def look(members: list[subprocess.Popen], store: torch.distributed.TCPStore) -> int:
+        heard.extend(line.split()[1] for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").open()
+                     if line.split()[1].endswith(f":{store.port:04X}") and line.split()[3] == "0A")
+        return 0
+
+    monkeypatch.setattr(launching, "_watch", look)
+    run(tmp_path, "0")
+    assert [place.partition(":")[0] for place in heard] == ["0100007F"]  # 127.0.0.1
+
+
+def test_a_machine_without_the_folder_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    class Store(dict):
+        """Of a crew whose first process calls once."""
+
+        def check(self, names: list[str]) -> bool:
+            return all(name in self for name in names)
+
+        def get(self, name: str) -> bytes:
+            return self[name].encode()
+
+        def set(self, name: str, value: str) -> None:
+            self[name] = value
+
+    monkeypatch.delenv(LAUNCHER, raising=False)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    store = Store(call0=json.dumps({"parcel": str(tmp_path / "none"), "device": "cpu"}))
+    assert Crew(1, 2, store).serve() == FAILED  # type: ignore[arg-type]
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "parcel.json: " in error and "need the same file system" in error
+    assert store["failure1"] in error
+
+
+def test_each_process_needs_a_gpu_of_its_own() -> None:
     from asr_distill.errors import UserError
     check_devices(torch.device("cpu"), 100)
     with pytest.raises(UserError, match="use --device cuda"):

@@ -82,7 +82,9 @@ def test_trainings_are_dealt_out_over_cards() -> None:
     assert gpu.seconds(training_work(jobs), 1) == pytest.approx(8)
     assert gpu.seconds(training_work(jobs), 2) == pytest.approx(4)  # 3 + 1, 2 + 2
     assert gpu.seconds(training_work(jobs), 4) == pytest.approx(3)
-    assert gpu.seconds(training_work(jobs, asked=True), 4) == pytest.approx(0.8)
+    assert gpu.seconds(training_work(jobs, asked=True), 4) == pytest.approx(0.2)
+    slow = Gpu("card", "here", gpu.training, (Rate(1_000_000, 10.0),))  # measured beside others: as fast as trained
+    assert slow.seconds(training_work(jobs, asked=True), 1) == pytest.approx(8)
     stages = predict([_run(1.0, teachers=9)], {"teachers": training_work(jobs)}, 1.0, Machine(2, 2, gpu))
     assert stages[0].seconds == pytest.approx(4) and stages[0].gpus == 2
 
@@ -129,7 +131,7 @@ def test_runs_are_kept_and_read(tmp_path: Path) -> None:
         load_gpu(tmp_path / "gpu.json")
 
 
-def _experiment(exp: Path, hours: float) -> None:
+def _experiment(exp: Path, hours: float, **more: Any) -> None:
     """Stage records of a finished run whose every stage took 10 s an hour."""
     recipe = load_recipe("mini_librispeech")
     figures: dict[str, Any] = {
@@ -141,7 +143,7 @@ def _experiment(exp: Path, hours: float) -> None:
         folder.mkdir(parents=True)
         record = {"ingredients": {"settings": {"student.network.width": 128, "student.network.layers": 2}},
                   "figures": figures.get(item.name, {}), "device": "cpu", "cpus": 2, "cpu_seconds": 20 * hours,
-                  "seconds": 10 * hours, "peak_bytes": 10**9, "bytes": int(10**6 * hours)}
+                  "seconds": 10 * hours, "peak_bytes": 10**9, "bytes": int(10**6 * hours)} | more
         (folder / "stage.json").write_text(json.dumps(record))
 
 
@@ -175,9 +177,11 @@ def test_the_kept_runs_predict_the_largest_within_thirty_per_cent(capsys: pytest
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _experiment(tmp_path / "one", 1.0)
+    _experiment(tmp_path / "shared", 1.0, alone=False)
     wrong = [(["plan", "mnist", "--hours", "5"], "does not say how much work"),
              (["plan", "mini_librispeech", "--from", str(tmp_path / "none"), "--hours", "5"], "not finished"),
              (["plan", "mini_librispeech", "--from", str(tmp_path / "one"), "--check"], "at least two"),
+             (["plan", "mini_librispeech", "--from", str(tmp_path / "shared"), "--hours", "5"], "without --processes"),
              (["plan", "mini_librispeech", "--from", str(tmp_path / "one")], "--hours"),
              (["plan", "mini_librispeech", "--from", str(tmp_path / "one"), "--hours", "0"], "above 0")]
     for arguments, message in wrong:

@@ -1,0 +1,139 @@
+"""The ensemble's trainings: one after the other in this process, or each a job of the executor.
+
+Teachers of a group share shape, input and alignment; a group that realigns waits for those before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asr_distill.acoustic.config import DataConfig
+from asr_distill.acoustic.data import TrainingData
+from asr_distill.acoustic.ensemble import Ensemble
+from asr_distill.acoustic.fit import fit
+from asr_distill.acoustic.precision import choose_precision
+from asr_distill.acoustic.spread import hidden_alignment
+from asr_distill.acoustic.targets import HardTargets
+from asr_distill.executor import Context, Executor, available_cpus
+from asr_distill.executor.follow import followed
+from asr_distill.features.cmvn import Cmvn
+from asr_distill.features.store import FrameStore
+from asr_distill.hmm.align import Alignment, align_store
+from asr_distill.hmm.model import HmmModel
+from asr_distill.lang.lang import Lang
+from asr_distill.logs import to_file
+from asr_distill.parallel.crew import current
+from asr_distill.progress import Progress
+from asr_distill.recipe import StageRun
+from recipes.common import data_for, load_teachers, network_store, normalisation
+from recipes.settings import TeacherGroup
+
+LOG = "log.txt"  # of a teacher that a worker trains, in its folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """One training: a job."""
+
+    name: str
+    group: str
+    seed: int
+    alignment: Path
+
+
+class Trainings:
+    """What all of them need; the frames of one group are in memory at a time."""
+
+    def __init__(self, store: FrameStore, groups: Mapping[str, TeacherGroup], config: DataConfig, hidden: float,
+                 out: Path, device: torch.device):
+        self.out = out
+        self._store, self._groups, self._config, self._hidden = store, groups, config, hidden
+        self._device = device
+        self._loaded: tuple[str, TrainingData, Cmvn] | None = None
+
+    def train(self, teacher: Teacher) -> dict[str, Any]:
+        """Its figures; it is kept in `out`/name. One that is there already is not trained again."""
+        group = self._groups[teacher.group]
+        data, cmvn = self._data(teacher)
+        return {"group": teacher.group} | fit(
+            data, HardTargets(data.pdf_ids), cmvn, group.network, group.trainer, seed=teacher.seed,
+            out=self.out / teacher.name, label=f"{teacher.name} ({teacher.group})")
+
+    def _data(self, teacher: Teacher) -> tuple[TrainingData, Cmvn]:
+        if self._loaded is None or self._loaded[0] != teacher.group:
+            self._loaded = None  # freed before the next is made
+            group = self._groups[teacher.group]
+            alignment = hidden_alignment(Alignment.load(teacher.alignment), self._store, self._hidden)
+            cmvn = normalisation(self._store, group.stream, group.cmvn)
+            data = data_for(self._store, alignment, cmvn, group.network, group.trainer, self._config, self._device)
+            self._loaded = teacher.group, data, cmvn
+        return self._loaded[1:]
+
+
+def train_teachers(run: StageRun) -> dict[str, dict[str, Any]]:
+    """All groups of run.settings.teachers; figures by name: teacher1 and so on."""
+    store, settings = network_store(run), run.settings
+    alignment = run.input("align") / store.directory.name
+    figures: dict[str, dict[str, Any]] = {}
+    waiting: list[Teacher] = []
+    for name, group in settings.teachers.groups.items():
+        if group.realign:
+            figures |= _train(run, store, waiting)
+            waiting = []
+            alignment = _realigned(run, store, name)
+        begin = len(figures) + len(waiting) + 1
+        waiting += [Teacher(f"teacher{number}", name, seed, alignment)
+                    for number, seed in enumerate(group.seeds, begin)]
+    return figures | _train(run, store, waiting)
+
+
+def _train(run: StageRun, store: FrameStore, teachers: list[Teacher]) -> dict[str, dict[str, Any]]:
+    arguments = (store, run.settings.teachers.groups, run.settings.data, run.settings.transfer.hidden, run.out,
+                 run.device)
+    executor = run.executor
+    # where several processes train one network (parallel.crew) they are needed for every one of them
+    if executor is None or min(executor.workers, len(teachers)) < 2 or current().size > 1:
+        trainings = Trainings(*arguments)
+        return {teacher.name: trainings.train(teacher) for teacher in teachers}
+    return _train_at_once(executor, teachers, *arguments)
+
+
+def _train_at_once(executor: Executor, teachers: list[Teacher], store: FrameStore,
+                   groups: Mapping[str, TeacherGroup], config: DataConfig, hidden: float, out: Path,
+                   device: torch.device) -> dict[str, dict[str, Any]]:
+    """Each worker with its share of this machine's cores. A lost worker's teacher goes on from its checkpoint."""
+    chosen = {name: dataclasses.replace(group, trainer=dataclasses.replace(
+        group.trainer, precision=choose_precision(group.trainer.precision, device).name))  # by one for all
+        for name, group in groups.items()}
+    context = Context(Trainings, (store, chosen, config, hidden, out, device))
+    threads = max(1, available_cpus() // min(executor.workers, len(teachers)))
+    figures = {}
+    with Progress("teachers", len(teachers), "teachers") as progress, \
+            followed([out / teacher.name / LOG for teacher in teachers]):
+        for teacher, found in executor.run(_train_logged, teachers, context=context, threads=threads,
+                                           name=lambda teacher: teacher.name):
+            figures[teacher.name] = found
+            progress.update(1, f"{teacher.name} is trained")
+    return {teacher.name: figures[teacher.name] for teacher in teachers}
+
+
+def _train_logged(trainings: Trainings, teacher: Teacher) -> dict[str, Any]:
+    folder = trainings.out / teacher.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with to_file(folder / LOG):
+        return trainings.train(teacher)
+
+
+def _realigned(run: StageRun, store: FrameStore, group: str) -> Path:
+    """The training frames aligned by the teachers that are there so far, for the next group; kept in `run.out`."""
+    out = run.out / f"alignment_{group}"
+    if not (out / "alignment.json").is_file():
+        ensemble = Ensemble(load_teachers(run.out, run.device))
+        align_store(ensemble, store, HmmModel.load(run.input("align")), Lang(run.input("pronunciations")),
+                    run.settings.align.search, run.device, f"realigning for {group}", executor=run.executor).save(out)
+    return out
