@@ -7,21 +7,23 @@ import re
 import resource
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 PROC = Path("/proc")
-INTERVAL = 1.0  # seconds between two looks at the memory
+INTERVAL = 1.0  # seconds between two looks at the memory, at least
+SHARE = 0.01  # of a core that looking may take: the kernel goes through all pages of a large process
 
 
 class Usage:
     """`with Usage() as usage: ...`; then `usage.cpu_seconds` and `usage.peak_bytes`.
 
     CPU seconds are user and system time of all threads and of all descendants (those that still run: Linux), whatever
-    of it fell into the block. Memory is looked at every
-    second, pages that several processes share counted once (Linux: Pss); a shorter peak may be missed. Elsewhere it is
-    the most that this process has held since it began.
+    of it fell into the block. Memory is looked at every second, pages that several processes share counted once (Linux:
+    Pss); a shorter peak may be missed, and of a large process it is looked at less often. Elsewhere it is the most that
+    this process has held since it began.
     """
 
     def __init__(self) -> None:
@@ -41,9 +43,11 @@ class Usage:
         self._watch.join()
 
     def _look(self) -> None:
-        self._look_once()
-        while not self._stop.wait(INTERVAL):
+        while True:
+            began = time.thread_time()
             self._look_once()
+            if self._stop.wait(max(INTERVAL, (time.thread_time() - began) / SHARE)):
+                return
 
     def _look_once(self) -> None:
         self.peak_bytes = max(self.peak_bytes, tree_bytes(os.getpid()) or _lifetime_peak())

@@ -16,10 +16,11 @@ from asr_distill.acoustic.config import DataConfig
 from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.ensemble import Ensemble
 from asr_distill.acoustic.fit import fit
+from asr_distill.acoustic.network import build_network, num_parameters
 from asr_distill.acoustic.precision import choose_precision
 from asr_distill.acoustic.spread import hidden_alignment
 from asr_distill.acoustic.targets import HardTargets
-from asr_distill.executor import Context, Executor, available_cpus
+from asr_distill.executor import Context, Executor, Threads, available_cpus
 from asr_distill.executor.follow import followed
 from asr_distill.features.cmvn import Cmvn
 from asr_distill.features.store import FrameStore
@@ -97,7 +98,8 @@ def _train(run: StageRun, store: FrameStore, teachers: list[Teacher]) -> dict[st
                  run.device)
     executor = run.executor
     # where several processes train one network (parallel.crew) they are needed for every one of them
-    if executor is None or min(executor.workers, len(teachers)) < 2 or current().size > 1:
+    if executor is None or isinstance(executor, Threads) or min(executor.workers, len(teachers)) < 2 \
+            or current().size > 1:
         trainings = Trainings(*arguments)
         return {teacher.name: trainings.train(teacher) for teacher in teachers}
     return _train_at_once(executor, teachers, *arguments)
@@ -112,14 +114,22 @@ def _train_at_once(executor: Executor, teachers: list[Teacher], store: FrameStor
         for name, group in groups.items()}
     context = Context(Trainings, (store, chosen, config, hidden, out, device))
     threads = max(1, available_cpus() // min(executor.workers, len(teachers)))
+    longest_first = sorted(teachers, key=lambda teacher: -_amount(groups[teacher.group], store))
     figures = {}
     with Progress("teachers", len(teachers), "teachers") as progress, \
             followed([out / teacher.name / LOG for teacher in teachers]):
-        for teacher, found in executor.run(_train_logged, teachers, context=context, threads=threads,
+        for teacher, found in executor.run(_train_logged, longest_first, context=context, threads=threads,
                                            name=lambda teacher: teacher.name):
             figures[teacher.name] = found
             progress.update(1, f"{teacher.name} is trained")
     return {teacher.name: figures[teacher.name] for teacher in teachers}
+
+
+def _amount(group: TeacherGroup, store: FrameStore) -> float:
+    """Of a training: parameters, but for the output layer's, times frames."""
+    trainer = group.trainer
+    frames = trainer.max_updates * trainer.batch if trainer.max_updates else trainer.epochs * store.num_frames
+    return num_parameters(build_network(group.network, store.num_coefficients, 1)) * frames
 
 
 def _train_logged(trainings: Trainings, teacher: Teacher) -> dict[str, Any]:

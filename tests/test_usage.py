@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from asr_distill import usage as usage_module
 from asr_distill.usage import Usage, directory_bytes, tree_bytes
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").is_file(), reason="/proc tells no memory here")
@@ -53,6 +54,26 @@ def test_peak_holds_what_was_freed_again() -> None:
         del block
         after = tree_bytes(os.getpid())
     assert usage.peak_bytes > after + 200e6
+
+
+def test_looks_that_cost_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage_module, "INTERVAL", 0.01)
+    looks = {"cheap": 0, "dear": 0}
+
+    def look(kind: str) -> None:
+        looks[kind] += 1
+        before = time.thread_time()
+        while kind == "dear" and time.thread_time() - before < 0.05:
+            sum(range(1000))
+
+    for kind in looks:
+        monkeypatch.setattr(Usage, "_look_once", lambda _, kind=kind: look(kind))
+        with Usage():
+            deadline = time.monotonic() + 60
+            while looks["cheap"] < 10 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.5)
+    assert looks["cheap"] >= 10 and looks["dear"] == 1  # the next is five seconds away
 
 
 @needs_proc

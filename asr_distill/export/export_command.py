@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from asr_distill.errors import UserError
-from asr_distill.export.vocabulary_command import add_word_arguments, config_of
+from asr_distill.export.vocabulary_command import add_word_arguments, check_partners, config_of
 from asr_distill.logs import to_terminal
 
 DESCRIPTION = """Make of a recogniser (a recipe's export stage wrote it) a directory for another runtime, with a README,
@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="speech to measure on: a folder in LibriSpeech's layout, or a split's manifest folder")
     parser.add_argument("--dev-audio", type=Path, metavar="ROOT", help="where the manifest's audio lies")
     parser.add_argument("--dev-ids", type=Path, metavar="FILE", help="the only utterance ids to take, one a line")
-    parser.add_argument("--utterances", type=int, default=0, metavar="N", help="so many of them (default: all)")
-    parser.add_argument("--margin", type=float, default=0.3, metavar="POINTS",
+    parser.add_argument("--utterances", type=int, metavar="N", help="so many of them (default: all)")
+    parser.add_argument("--margin", type=float, metavar="POINTS",
                         help="percent points of WER that may be lost (default 0.3)")
     parser.add_argument("--force", action="store_true", help="write it even if it is worse")
     add_word_arguments(parser)
@@ -48,12 +48,16 @@ def run(arguments: argparse.Namespace) -> int:
     exporter = exporter_of(arguments.to)
     overrides = arguments.overrides + ([f"precision={arguments.precision}"] if arguments.precision else [])
     settings = settings_of(exporter, overrides)
+    check_partners(arguments)
+    for name in ("dev_audio", "dev_ids", "utterances", "margin"):
+        if getattr(arguments, name) is not None and not arguments.dev:
+            raise UserError(f"--{name.replace('_', '-')} is of the measurement on --dev; give --dev FOLDER too")
     try:
-        gate = GateConfig(arguments.margin)
+        gate = GateConfig() if arguments.margin is None else GateConfig(arguments.margin)
     except ValueError as error:
         raise UserError(f"--margin: {error}") from None
     dev = DevSet.open(arguments.dev, audio=arguments.dev_audio, ids=arguments.dev_ids,
-                      utterances=arguments.utterances) if arguments.dev else None
+                      utterances=arguments.utterances or 0) if arguments.dev else None
     out = arguments.out or default_out(exporter.name, settings)
     with tempfile.TemporaryDirectory() as folder:
         recogniser = arguments.directory

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asr_distill.export.recordings import shown
 from asr_distill.export.transcribe import Transcript, Word
 
 CUE_SECONDS, CUE_LINES, LINE_LETTERS = 6.0, 2, 42  # of a subtitle at most
@@ -37,7 +38,7 @@ def plain(transcript: Transcript, path: Path, name: str) -> str:
 
 def json_line(transcript: Transcript, path: Path, name: str) -> str:
     """One object on one line."""
-    fields: dict[str, Any] = {"file": str(path), **dataclasses.asdict(transcript)}
+    fields: dict[str, Any] = {"file": shown(path), **dataclasses.asdict(transcript)}
     fields["seconds"], fields["rtf"] = round(transcript.seconds, 3), round(transcript.rtf, 4)
     fields["nbest"] = [{"text": each.text, "posterior": float(f"{each.posterior:.4g}"), "cost": round(each.cost, 3)}
                        for each in transcript.nbest]
@@ -48,7 +49,7 @@ def json_line(transcript: Transcript, path: Path, name: str) -> str:
 
 def ctm(transcript: Transcript, path: Path, name: str) -> str:
     """NIST's time-marked conversation (sclite -i ctm): file, channel, start, duration, word, confidence a line."""
-    file = "_".join(name.split())  # fields are parted by white space
+    file = "_".join(shown(name).split())  # fields are parted by white space
     return "".join(f"{file} 1 {word.start:.2f} {word.end - word.start:.2f} {word.word} {word.confidence:.4f}\n"
                    for word in transcript.words)
 

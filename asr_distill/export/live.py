@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +34,18 @@ BLOCK_MS = 60.0
 class Latency:
     """What keeps a sound from the search, in milliseconds of sound that must come after it.
 
-    latency_ms, the most: the rest of its block, the network's look-ahead, and the rest of the last window. What the
-    computer takes for it comes on top.
+    latency_ms, the most: the rest of its block, the network's look-ahead, the rest of the last window, and what a
+    resampler holds back. What the computer takes for it comes on top.
     """
 
     block_ms: float
     look_ahead_ms: float
     latency_ms: float
+    resampler_ms: float = 0.0
+
+    def resampled(self, delay_ms: float) -> Latency:
+        """Of a stream of another rate than the recogniser's."""
+        return replace(self, latency_ms=self.latency_ms + delay_ms, resampler_ms=delay_ms)
 
     @staticmethod
     def of(features: FbankConfig, block: int, ahead: int) -> Latency:
@@ -156,18 +161,23 @@ class LiveRecogniser:
         words = self._told if cause == "lost" else self.search.finish().words
         if frames * self._shift < LEAST_SECONDS:
             words = ()
-        spans = self._spans(words, start) if words and self.word_times and cause != "lost" else ()
+        spans: tuple[Word, ...] = ()
+        if words and self.word_times and cause != "lost":
+            spans = self._spans(start)
+            words = tuple(span.word for span in spans)
         self._start, self._told, self._log_likelihoods = start + frames, (), []
         self.search.reset()
         if words:
             yield FinalText(" ".join(words), round(start * self._shift, 3), round((start + frames) * self._shift, 3),
                             cause, spans)
 
-    def _spans(self, words: tuple[str, ...], start: int) -> tuple[Word, ...]:
+    def _spans(self, start: int) -> tuple[Word, ...]:
+        """The words of the lattice's best path, as they are where a file is transcribed."""
         lattice = self.search.lattice()
         assert lattice is not None
         log_likelihoods = torch.from_numpy(np.concatenate(self._log_likelihoods))
-        confidences = word_posteriors(lattice, self.source.search.acoustic_scale).confidences
+        found, confidences = word_posteriors(lattice, self.source.search.acoustic_scale)
+        words = self.search.decoder.named(list(found))
         spans = word_spans(log_likelihoods, words, self.source.hmm, self.source.lang, self._align_config)
 
         def seconds(frame: float) -> float:

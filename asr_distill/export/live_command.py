@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import shutil
 import signal
@@ -19,6 +20,8 @@ from asr_distill.errors import UserError
 if TYPE_CHECKING:
     from asr_distill.export.live import FinalText, Latency, PartialText
 
+OPTIONS = ("rate", "block", "pause")  # of --stream alone
+BLOCK, PAUSE = 60.0, 0.5
 RATES = range(1000, 384_001)  # Hz
 CLEAR = "\r\x1b[K"  # to the line's beginning, and erase it
 
@@ -31,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                             "comes as lines that end in ' ...' (on a terminal the line is rewritten), with --json as "
                             "objects")
     group.add_argument("--rate", type=int, metavar="HZ", help="sample rate of --stream (default: the recogniser's)")
-    group.add_argument("--block", type=float, default=60.0, metavar="MS",
+    group.add_argument("--block", type=float, metavar="MS",
                        help="recognise so much sound at a time (default 60): less comes sooner and costs more")
-    group.add_argument("--pause", type=float, default=0.5, metavar="SECONDS",
+    group.add_argument("--pause", type=float, metavar="SECONDS",
                        help="silence that ends an utterance whose sentence may be over (default 0.5; Kaldi's rules); "
                             "0: an utterance ends with the stream (memory grows with it)")
 
@@ -42,9 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Print partial and final texts until the stream ends, or Ctrl-C (then 130)."""
     if arguments.files:
         raise UserError("--stream reads standard input and takes no files; leave one of the two out")
-    if not arguments.pause >= 0 or not 0 < arguments.block <= 10_000:
-        raise UserError(f"--pause {arguments.pause:g} --block {arguments.block:g}: a pause must not be negative, a "
-                        "block must be above 0 and at most 10,000 ms")
+    block = BLOCK if arguments.block is None else arguments.block
+    pause = PAUSE if arguments.pause is None else arguments.pause
+    if not 0 <= pause < math.inf:
+        raise UserError(f"--pause {pause:g}: must be a number of seconds, not negative (0: an utterance ends with the "
+                        "stream)")
+    if not 0 < block <= 10_000:
+        raise UserError(f"--block {block:g}: must be above 0 and at most 10,000 ms")
     if arguments.rate is not None and arguments.rate not in RATES:
         raise UserError(f"--rate {arguments.rate}: must be {RATES[0]} to {RATES[-1]} Hz")
     if arguments.threads < 1:
@@ -56,15 +63,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     from asr_distill.export.endpoint import EndpointConfig
     from asr_distill.export.live import LiveRecogniser
-    from asr_distill.export.pcm import read_pcm, resampled
+    from asr_distill.export.pcm import read_pcm, resampled, resampler_delay
 
     torch.set_num_threads(arguments.threads)
-    recogniser = LiveRecogniser(arguments.directory, block_ms=arguments.block, word_times=arguments.json,
-                                endpoints=EndpointConfig.of_pause(arguments.pause),
+    recogniser = LiveRecogniser(arguments.directory, block_ms=block, word_times=arguments.json,
+                                endpoints=EndpointConfig.of_pause(pause),
                                 check_graph=not arguments.skip_graph_check)
     rate = arguments.rate or recogniser.sample_rate
     show = _json_lines if arguments.json else _Lines(sys.stdout.isatty())
-    _say_ready(recogniser.latency, rate, as_json=arguments.json)
+    latency = recogniser.latency.resampled(1000 * resampler_delay(rate, recogniser.sample_rate))
+    _say_ready(latency, rate, as_json=arguments.json)
     with _interrupt_noted() as interrupted:
         for samples in resampled(read_pcm(sys.stdin.fileno(), interrupted), rate, recogniser.sample_rate):
             for event in recogniser.accept(samples):
@@ -78,7 +86,8 @@ def _say_ready(latency: Latency, rate: int, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"stream": {"rate": rate, **dataclasses.asdict(latency)}}), flush=True)
     print(f"listening at {rate:,} Hz; a sound's text can come {latency.latency_ms:.0f} ms after it at the latest "
-          f"(block {latency.block_ms:g}, look-ahead {latency.look_ahead_ms:g})", file=sys.stderr, flush=True)
+          f"(block {latency.block_ms:g}, look-ahead {latency.look_ahead_ms:g}"
+          f"{f', resampler {latency.resampler_ms:.0f}' if latency.resampler_ms else ''})", file=sys.stderr, flush=True)
 
 
 def _json_lines(event: PartialText | FinalText) -> None:

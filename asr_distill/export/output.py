@@ -10,7 +10,7 @@ from typing import Protocol
 from asr_distill.errors import UserError
 from asr_distill.export.batch import Outcome
 from asr_distill.export.forms import FORMS, Form
-from asr_distill.export.recordings import Recording, check_names
+from asr_distill.export.recordings import Recording, check_names, shown
 from asr_distill.files import write_text
 
 
@@ -20,22 +20,28 @@ class Output(Protocol):
 
 
 class Printed:
-    """To standard output; plain text of several recordings begins with the file's path on every line."""
+    """To standard output; plain text of several recordings begins with the file's path on every line.
 
-    def __init__(self, form: Form, several: bool):
-        if several and form.one_file:
+    Raises UserError where the form is of one recording alone, or two would have one name in it.
+    """
+
+    def __init__(self, form: Form, recordings: Sequence[Recording]):
+        self.form, self.several = form, len(recordings) > 1
+        if self.several and form.one_file:
             raise UserError(f"several recordings make no one {form.suffix[1:]} file; add --out FOLDER")
-        self.form, self.several = form, several
+        if form is FORMS["ctm"]:  # lines of all files together, told apart by the name
+            check_names(recordings)
 
     def write(self, outcome: Outcome) -> None:
         path = outcome.recording.path
         if outcome.transcript is None:
             if self.form is FORMS["json"]:
-                print(json.dumps({"file": str(path), "error": str(outcome.error)}, ensure_ascii=False), flush=True)
+                print(json.dumps({"file": shown(path), "error": shown(str(outcome.error))}, ensure_ascii=False),
+                      flush=True)
             return
         text = self.form.write(outcome.transcript, path, outcome.recording.name)
         if self.several and self.form is FORMS["text"]:
-            text = "".join(f"{path}\t{line}\n" for line in text.splitlines())
+            text = "".join(f"{shown(path)}\t{line}\n" for line in text.splitlines())
         print(text, end="", flush=True)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import soundfile
 
-from asr_distill.errors import UserError
+from asr_distill.errors import UserError, describe
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".w64", ".caf", ".sph"})
 
@@ -34,7 +34,7 @@ def find_recordings(paths: Iterable[Path]) -> list[Recording]:
     them (known by their suffix; none whose name, or a folder's on the way, begins with a dot), sorted by path. What
     is named twice comes once.
 
-    Raises UserError where a folder holds no sound file.
+    Raises UserError where a folder holds no sound file, or one on the way cannot be read.
     """
     found: dict[str, Recording] = {}
     for path in paths:
@@ -44,9 +44,15 @@ def find_recordings(paths: Iterable[Path]) -> list[Recording]:
 
 
 def _below(folder: Path) -> Iterator[Recording]:
-    inside = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
-    files = sorted(path for path in inside
-                   if not any(part.startswith(".") for part in path.parts) and (folder / path).is_file())
+    def unreadable(error: OSError) -> None:
+        raise UserError(f"{describe(error)}, or give the folders beside it by name")
+
+    files: list[Path] = []
+    for place, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [path.relative_to(folder) for name in names if not name.startswith(".")
+                  and (path := Path(place, name)).suffix.lower() in SUFFIXES and path.is_file()]
+    files.sort()
     if not files:
         raise UserError(f"{folder}: no sound files in it or below it (looked for "
                         f"{', '.join(sorted(SUFFIXES))}); give files by name if theirs end otherwise")
@@ -54,11 +60,17 @@ def _below(folder: Path) -> Iterator[Recording]:
         yield Recording(folder / path, str(PurePosixPath(path.with_suffix(""))))
 
 
+def shown(path: Path | str) -> str:
+    """For output, which is UTF-8 as names of files need not be."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
 def check_names(recordings: Iterable[Recording]) -> None:
-    """Raises UserError where two recordings would be written to one file."""
+    """Raises UserError where two recordings' results would have one name."""
     known: dict[str, Recording] = {}
     for recording in recordings:
         other = known.setdefault(recording.name.casefold(), recording)  # some disks know no upper case
         if other is not recording:
-            raise UserError(f"{other.path} and {recording.path}: --out would write both as '{recording.name}'; "
-                            "transcribe them into two folders, or give the folder above them")
+            mend = "rename one" if other.path.parent == recording.path.parent else "give the folder above them"
+            raise UserError(f"{other.path} and {recording.path}: both would be called '{recording.name}'; {mend}, or "
+                            "transcribe them one by one")

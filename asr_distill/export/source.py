@@ -58,6 +58,9 @@ class Source:
 
 
 def recogniser_in(directory: Path) -> Path:
-    """The directory itself, or the one recogniser that an experiment's export stage left in it."""
-    found = sorted(directory.glob("*_export/recogniser"))
-    return found[-1] if found and not (directory / "manifest.json").is_file() else directory
+    """The directory itself, or the recogniser that an experiment's export stage left in it; of several (of versions
+    that numbered the stage otherwise) the newest."""
+    if (directory / "manifest.json").is_file():
+        return directory
+    made = sorted((file.stat().st_mtime, file.parent) for file in directory.glob("*_export/recogniser/manifest.json"))
+    return made[-1][1] if made else directory

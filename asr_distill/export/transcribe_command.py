@@ -45,7 +45,12 @@ def run(arguments: argparse.Namespace) -> int:
         for name in ("srt", "ctm", "nbest", "out", "force"):
             if getattr(arguments, name):
                 raise UserError(f"--{name} is for sound files; --stream prints text or, with --json, objects")
+        if arguments.jobs != 1:
+            raise UserError("--jobs is for sound files; --stream is one recording")
         return live_command.run(arguments)
+    for name in live_command.OPTIONS:
+        if getattr(arguments, name) is not None:
+            raise UserError(f"--{name} is for --stream, sound from standard input")
     if not arguments.files:
         raise UserError("no sound files given; name some, or --stream for sound from standard input")
     try:
@@ -78,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
             print(f"asr-distill: {len(recordings) - len(todo)} of {len(recordings)} recordings are in {arguments.out} "
                   "already (--force does them again)", file=sys.stderr)
     else:
-        todo, output = recordings, Printed(form, len(recordings) > 1)
+        todo, output = recordings, Printed(form, recordings)
     if not todo:
         return 0
     transcriber = Transcriber(recogniser_in(arguments.directory), threads=arguments.threads,

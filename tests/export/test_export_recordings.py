@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import soundfile
 
 from asr_distill.errors import UserError
-from asr_distill.export.recordings import SUFFIXES, Recording, check_names, find_recordings
+from asr_distill.export.recordings import SUFFIXES, Recording, check_names, find_recordings, shown
 
 
 def touch(*paths: Path) -> None:
@@ -45,8 +47,29 @@ def test_a_folder_without_sound_is_an_error(tmp_path: Path) -> None:
 def test_two_recordings_of_one_name(tmp_path: Path) -> None:
     touch(tmp_path / "1" / "a.wav", tmp_path / "2" / "A.flac")
     check_names(find_recordings([tmp_path]))
-    with pytest.raises(UserError, match=r"a.wav and .*A.flac: --out would write both as 'A'"):
+    with pytest.raises(UserError, match=r"a.wav and .*A.flac: both would be called 'A'; give the folder above"):
         check_names(find_recordings([tmp_path / "1", tmp_path / "2" / "A.flac"]))
+    touch(tmp_path / "1" / "a.mp3")
+    with pytest.raises(UserError, match=r"a.mp3 and .*a.wav: both would be called 'a'; rename one"):
+        check_names(find_recordings([tmp_path / "1"]))
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "x" / "a.wav", tmp_path / "y" / "b.wav")
+    scandir = os.scandir
+
+    def scan(place: str | os.PathLike[str]) -> object:  # root may read what chmod forbids
+        if os.fspath(place).endswith("y"):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(UserError, match=r"y: Permission denied; check the permissions .*, or give the folders beside"):
+        find_recordings([tmp_path])
+
+
+def test_names_that_are_no_text_are_shown_as_far_as_they_are() -> None:
+    assert shown(Path(os.fsdecode(b"/t/M\xfcll.wav"))) == "/t/M\ufffdll.wav" and shown("/t/Müll") == "/t/Müll"
 
 
 def test_seconds_are_the_headers(tmp_path: Path) -> None:

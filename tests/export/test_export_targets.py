@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from asr_distill.export.exporter import exporter_of, exporters
 from asr_distill.export.exporting import export, settings_of
 from asr_distill.export.manifest import new_directory, read_manifest
 from asr_distill.export.onnx_model import OnnxModel
-from asr_distill.export.source import Source
+from asr_distill.export.source import Source, recogniser_in
 from asr_distill.features.cmvn import UtteranceFeatures
 from asr_distill.features.fbank import FbankConfig
 
@@ -191,6 +192,12 @@ def test_an_export_is_no_recogniser(exported: Any) -> None:
 def test_an_experiment_stands_for_its_recogniser(toy: Any, tmp_path: Path) -> None:
     shutil.copytree(toy.directory, tmp_path / "21_export" / "recogniser")
     assert Source.open(tmp_path).directory == tmp_path / "21_export" / "recogniser"
+    shutil.copytree(toy.directory, tmp_path / "19_export" / "recogniser")  # of another version, made later
+    (tmp_path / "30_export" / "recogniser").mkdir(parents=True)  # not finished
+    for name, seconds in (("21", 1000), ("19", 2000)):
+        os.utime(tmp_path / f"{name}_export" / "recogniser" / "manifest.json", (seconds, seconds))
+    assert recogniser_in(tmp_path) == tmp_path / "19_export" / "recogniser"
+    assert recogniser_in(toy.directory) == toy.directory and recogniser_in(tmp_path / "none") == tmp_path / "none"
 
 
 def test_an_older_recogniser_without_weights(toy: Any, tmp_path: Path) -> None:

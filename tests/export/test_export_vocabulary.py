@@ -172,6 +172,21 @@ def test_commands(toy: Any, say: Any, tmp_path: Path, capsys: pytest.CaptureFixt
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["vocabulary", "--prune", "0.1", "--probability", "1e-3"], "--probability is of the words that --words adds"),
+    (["vocabulary", "--prune", "0.1", "--spell"], "--spell is for new words"),
+    (["export", "--to", "onnx", "--g2p", "there"], "--g2p is for new words"),
+    (["export", "--to", "onnx", "--dev-ids", "ids"], "--dev-ids is of the measurement on --dev"),
+    (["export", "--to", "onnx", "--margin", "1"], "--margin is of the measurement on --dev"),
+    (["export", "--to", "onnx", "--utterances", "3"], "--utterances is of the measurement on --dev")])
+def test_options_without_their_partner_are_one_line(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                    arguments: list[str], message: str) -> None:
+    command, *more = arguments
+    assert main([command, str(toy.directory), *more, "--out", str(tmp_path / "no")]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not (tmp_path / "no").exists()
+
+
 def test_errors_leave_nothing(toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     letters = Lexicon({"Z.": [Pronunciation(("Z", "IY"))]})
     monkeypatch.setattr(Lexicon, "from_cmudict", lambda strip_stress: letters)  # the whole takes seconds

@@ -17,6 +17,7 @@ from executor_killing import Killing
 from asr_distill.acoustic.config import DataConfig, NetworkConfig, TrainerConfig
 from asr_distill.errors import UserError
 from asr_distill.executor import Executor, Threads, local_executor
+from asr_distill.executor.serial import Serial
 from asr_distill.features.store import FrameStore
 from asr_distill.files import read_json
 from recipes import teachers
@@ -83,6 +84,21 @@ def test_workers_train_what_this_process_would(run: Any, monkeypatch: pytest.Mon
         assert train_teachers(shared) == found  # what is there is not trained again
 
 
+def test_the_longest_training_begins_first(run: Any) -> None:
+    given: list[str] = []
+
+    class Noting(Serial):
+        workers = 2
+
+        def run(self, function: Any, jobs: Any, **more: Any) -> Iterator[tuple[Any, Any]]:
+            given.extend(job.name for job in jobs)
+            return super().run(function, jobs, **more)
+
+    groups = GROUPS | {"long": replace(GROUPS["wide"], seeds=(4,), trainer=replace(TRAINER, max_updates=60))}
+    found = train_teachers(run("ordered", Noting(), teachers=TeacherSettings(groups)))
+    assert sorted(given[:2]) == ["teacher3", "teacher4"] and list(found) == [f"teacher{n}" for n in (1, 2, 3, 4)]
+
+
 @pytest.mark.slow
 def test_a_killed_workers_teacher_is_trained_by_another(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teachers, "available_cpus", lambda: 2)
@@ -106,8 +122,8 @@ def test_a_training_that_fails_is_one_line_that_names_it(run: Any) -> None:
         train_teachers(run("broken", executor, teachers=TeacherSettings(broken)))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_one_worker_is_this_process(run: Any, workers: int) -> None:
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_one_worker_or_threads_are_this_process(run: Any, workers: int) -> None:
     one = run("one", Threads(workers) if workers else None)
     assert list(train_teachers(one)) == ["teacher1", "teacher2", "teacher3"]
     assert not (one.out / "teacher1" / LOG).exists()

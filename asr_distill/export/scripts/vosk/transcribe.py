@@ -79,13 +79,11 @@ def blocks(file, rate):
     try:
         import soundfile
     except ImportError:
-        yield from wav_blocks(file)
+        yield from wav_blocks(file, rate)
         return
     try:
         with soundfile.SoundFile(file) as sound:
-            if sound.samplerate < rate:
-                sys.exit(f"error: {file}: {sound.samplerate} samples a second, the model needs {rate} or more; "
-                         "convert it")
+            check_rate(file, sound.samplerate, rate)
             while len(block := sound.read(10 * sound.samplerate, dtype="int16", always_2d=True)):
                 mono = block[:, 0] if block.shape[1] == 1 else block.mean(1).astype("int16")
                 yield mono.tobytes(), sound.samplerate
@@ -93,12 +91,18 @@ def blocks(file, rate):
         sys.exit(f"error: {file}: not a readable sound file ({error})")
 
 
-def wav_blocks(file):
+def check_rate(file, found, rate):
+    if found < rate:
+        sys.exit(f"error: {file}: {found} samples a second, the model needs {rate} or more; convert it")
+
+
+def wav_blocks(file, rate):
     try:
         with wave.open(file) as sound:
             if sound.getsampwidth() != 2 or sound.getnchannels() != 1:
                 sys.exit(f"error: {file}: {sound.getnchannels()} channels of {8 * sound.getsampwidth()} bits; convert "
                          "it to one channel of 16 bits, or pip install soundfile")
+            check_rate(file, sound.getframerate(), rate)
             while data := sound.readframes(10 * sound.getframerate()):
                 yield data, sound.getframerate()
     except (OSError, EOFError, wave.Error) as error:
