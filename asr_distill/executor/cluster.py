@@ -87,7 +87,7 @@ class DaskCluster(Executor):
             name: Callable[[Job], str] | None = None, threads: int = 1) -> Iterator[tuple[Job, Any]]:
         label = f"asr-distill-{uuid.uuid4().hex}"
         task = Task(function, context, threads).pickled()
-        cards = visible_cards() if self._local is not None else []
+        cards = [] if self.elsewhere else visible_cards()
         self._register(_List(label, task, os.getcwd(), list(sys.path), cards), label)
         stream = enumerate(jobs, 1)
         pending: dict[distributed.Future, tuple[int, Job]] = {}
