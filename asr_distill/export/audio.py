@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +61,7 @@ def _blocks(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty (0 bytes)")
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:  # a name need not be UTF-8
             if any(line.startswith("data") and "should be" in line for line in file.extra_info.splitlines()):
                 log.warning("%s: shorter than its header says (truncated?); transcribing what is there", path)
             resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")

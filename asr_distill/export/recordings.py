@@ -24,7 +24,7 @@ class Recording:
     def seconds(self) -> float:
         """As its header says; 0 where that cannot be read."""
         try:
-            return float(soundfile.info(self.path).duration)
+            return float(soundfile.info(os.fsencode(self.path)).duration)
         except (OSError, RuntimeError, ValueError, TypeError):  # soundfile's are RuntimeErrors; TypeError: a .raw file
             return 0.0
 

@@ -65,7 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from asr_distill.export.batch import Watch, transcribe_all  # heavy: not for --help
     from asr_distill.export.forms import FORMS
     from asr_distill.export.output import InFolder, Output, Printed
-    from asr_distill.export.recordings import find_recordings
+    from asr_distill.export.recordings import find_recordings, shown
     from asr_distill.export.source import recogniser_in
     from asr_distill.export.transcribe import Transcriber
 
@@ -95,7 +95,7 @@ def _run(arguments: argparse.Namespace) -> int:
             watch.clear()
             if outcome.error:
                 failed += 1
-                print(f"asr-distill: error: {outcome.error}", file=sys.stderr)
+                print(f"asr-distill: error: {shown(str(outcome.error))}", file=sys.stderr)
             output.write(outcome)
     return 1 if failed else 0
 

@@ -143,7 +143,7 @@ def test_a_muted_microphone_is_silence(toy) -> None:
 def test_latency_is_what_must_be_heard(toy) -> None:
     """The first log-likelihoods come with the sample that completes the last window that they need, not before."""
     recogniser = LiveRecogniser(toy.directory, block_ms=80)
-    assert dataclasses.astuple(recogniser.latency) == (80.0, 30.0, 117.5)  # the toy looks three frames ahead
+    assert dataclasses.astuple(recogniser.latency) == (80.0, 30.0, 117.5, 0.0)  # the toy looks three frames ahead
     wanted = int(RATE * recogniser.latency.latency_ms / 1000)
     list(recogniser.accept(noise(1.0)[:wanted - 1]))
     assert recogniser.search.frames == 0

@@ -46,7 +46,7 @@ BOUNDARY = {"_B": "begin", "_I": "internal", "_E": "end", "_S": "singleton"}
 @dataclass(frozen=True)
 class VoskSettings:
     precision: Literal["float32", "int16"] = "float32"  # int16: half the bytes; the runtime computes in float32
-    lattice_beam: float = 6.0
+    lattice_beam: float = 2.0  # enough for the best words; n best and lattices of the runtime want more (6)
     pause: float = 0.5  # seconds of silence after which the runtime ends an utterance by itself
     page: bool = False  # a web page too, for npm's vosk-browser
 
