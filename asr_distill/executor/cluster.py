@@ -10,13 +10,14 @@ import os
 import pickle
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from asr_distill.errors import UserError
-from asr_distill.executor.base import Context, Executor, Job, available_cpus
+from asr_distill.executor.base import ATTEMPTS, Context, Executor, Job, available_cpus
 from asr_distill.executor.cards import take_card, visible_cards
 from asr_distill.executor.processes import no_interrupts, script_shown
 from asr_distill.executor.task import Failure, Outcome, Task, lost_too_often
@@ -36,6 +37,7 @@ except ImportError as error:
 
 _LOOPBACK = "127.0.0.1"
 _CONNECT = 60.0  # seconds for a scheduler to answer
+_AGAIN = 1.0  # seconds until workers are told of a list once more
 _KEEP = 30  # seconds after which workers that were given up are made anew
 _CONFIG = {
     "distributed.admin.tick.limit": "1h",  # a busy machine is no news
@@ -129,12 +131,19 @@ class DaskCluster(Executor):
 
     def _register(self, plugin: _List, label: str) -> None:
         """Raises UserError where scheduler or workers cannot take it."""
-        try:
-            self._client.register_plugin(plugin, name=label)
-        except Exception as error:  # the workers' own, whatever it is: most often a module that they lack
-            raise UserError(f"--executor dask: scheduler or workers cannot take a list of jobs ({_said(error)}); do "
-                            "they run, with the same Python environment (asr_distill too)? Finished work is "
-                            "kept") from None
+        for attempt in range(ATTEMPTS):
+            try:
+                self._client.register_plugin(plugin, name=label)
+                return
+            except Exception as error:
+                # a worker that dies just now is known as dead the next time; else it is the workers' own fault,
+                # whatever it is: most often a module that they lack
+                if attempt + 1 < ATTEMPTS and isinstance(error, OSError) and self._client.status == "running":
+                    time.sleep(_AGAIN)
+                    continue
+                raise UserError(f"--executor dask: scheduler or workers cannot take a list of jobs ({_said(error)}); "
+                                "do they run, with the same Python environment (asr_distill too)? Finished work is "
+                                "kept") from None
 
     def close(self) -> None:
         if "_client" in self.__dict__:
