@@ -52,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("dev_audio", "dev_ids", "utterances", "margin"):
         if getattr(arguments, name) is not None and not arguments.dev:
             raise UserError(f"--{name.replace('_', '-')} is of the measurement on --dev; give --dev FOLDER too")
+    if arguments.utterances is not None and arguments.utterances < 1:
+        raise UserError(f"--utterances {arguments.utterances}: give 1 or more, or leave it out for all")
     try:
         gate = GateConfig() if arguments.margin is None else GateConfig(arguments.margin)
     except ValueError as error:

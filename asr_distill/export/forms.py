@@ -49,9 +49,14 @@ def json_line(transcript: Transcript, path: Path, name: str) -> str:
 
 def ctm(transcript: Transcript, path: Path, name: str) -> str:
     """NIST's time-marked conversation (sclite -i ctm): file, channel, start, duration, word, confidence a line."""
-    file = "_".join(shown(name).split())  # fields are parted by white space
+    file = ctm_id(name)
     return "".join(f"{file} 1 {word.start:.2f} {word.end - word.start:.2f} {word.word} {word.confidence:.4f}\n"
                    for word in transcript.words)
+
+
+def ctm_id(name: str) -> str:
+    """A recording's name as a field: fields are parted by white space."""
+    return "_".join(shown(name).split())
 
 
 def srt(transcript: Transcript, path: Path, name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from asr_distill.errors import UserError
 from asr_distill.export.batch import Outcome
-from asr_distill.export.forms import FORMS, Form
+from asr_distill.export.forms import FORMS, Form, ctm_id
 from asr_distill.export.recordings import Recording, check_names, shown
 from asr_distill.files import write_text
 
@@ -30,7 +30,7 @@ class Printed:
         if self.several and form.one_file:
             raise UserError(f"several recordings make no one {form.suffix[1:]} file; add --out FOLDER")
         if form is FORMS["ctm"]:  # lines of all files together, told apart by the name
-            check_names(recordings)
+            check_names([Recording(each.path, ctm_id(each.name)) for each in recordings])
 
     def write(self, outcome: Outcome) -> None:
         path = outcome.recording.path

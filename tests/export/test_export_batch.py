@@ -164,6 +164,12 @@ def test_names_told_apart_and_names_that_are_no_text(toy, talks: Path, tmp_path:
         command(toy.directory, tmp_path / "x", tmp_path / "y", "--ctm")
     assert command(toy.directory, tmp_path, "--ctm") == 0
     assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {"x/a", "y/a"}
+    (tmp_path / "x" / "a b.wav").write_bytes(b"")
+    (tmp_path / "x" / "a_b.wav").write_bytes(b"")
+    with pytest.raises(UserError, match="both would be called 'a_b'; rename one"):
+        command(toy.directory, tmp_path / "x", "--ctm")
+    for name in ("a b", "a_b"):
+        (tmp_path / "x" / f"{name}.wav").unlink()
     odd = Path(os.fsdecode(b"M\xfcll.wav"))
     (tmp_path / "x" / "a.wav").rename(tmp_path / "x" / odd)
     (tmp_path / "x" / os.fsdecode(b"\xff.wav")).write_bytes(b"none")

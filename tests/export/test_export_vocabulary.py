@@ -178,6 +178,7 @@ def test_commands(toy: Any, say: Any, tmp_path: Path, capsys: pytest.CaptureFixt
     (["export", "--to", "onnx", "--g2p", "there"], "--g2p is for new words"),
     (["export", "--to", "onnx", "--dev-ids", "ids"], "--dev-ids is of the measurement on --dev"),
     (["export", "--to", "onnx", "--margin", "1"], "--margin is of the measurement on --dev"),
+    (["export", "--to", "onnx", "--dev", "there", "--utterances", "-3"], "--utterances -3: give 1 or more"),
     (["export", "--to", "onnx", "--utterances", "3"], "--utterances is of the measurement on --dev")])
 def test_options_without_their_partner_are_one_line(toy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str],
                                                     arguments: list[str], message: str) -> None:
