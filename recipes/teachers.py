@@ -20,7 +20,7 @@ from asr_distill.acoustic.network import build_network, num_parameters
 from asr_distill.acoustic.precision import choose_precision
 from asr_distill.acoustic.spread import hidden_alignment
 from asr_distill.acoustic.targets import HardTargets
-from asr_distill.executor import Context, Executor, Threads, available_cpus
+from asr_distill.executor import Context, Executor, Threads
 from asr_distill.executor.follow import followed
 from asr_distill.features.cmvn import Cmvn
 from asr_distill.features.store import FrameStore
@@ -108,12 +108,12 @@ def _train(run: StageRun, store: FrameStore, teachers: list[Teacher]) -> dict[st
 def _train_at_once(executor: Executor, teachers: list[Teacher], store: FrameStore,
                    groups: Mapping[str, TeacherGroup], config: DataConfig, hidden: float, out: Path,
                    device: torch.device) -> dict[str, dict[str, Any]]:
-    """Each worker with its share of this machine's cores. A lost worker's teacher goes on from its checkpoint."""
+    """Each worker with its share of this process's threads. A lost worker's teacher goes on from its checkpoint."""
     chosen = {name: dataclasses.replace(group, trainer=dataclasses.replace(
         group.trainer, precision=choose_precision(group.trainer.precision, device).name))  # by one for all
         for name, group in groups.items()}
     context = Context(Trainings, (store, chosen, config, hidden, out, device))
-    threads = max(1, available_cpus() // min(executor.workers, len(teachers)))
+    threads = max(1, torch.get_num_threads() // min(executor.workers, len(teachers)))
     longest_first = sorted(teachers, key=lambda teacher: -_amount(groups[teacher.group], store))
     figures = {}
     with Progress("teachers", len(teachers), "teachers") as progress, \

@@ -57,6 +57,16 @@ def test_a_second_run_does_nothing(finished: Path, tones: Path) -> None:
     assert again.stderr.count("done before, nothing changed") == len(list(finished.glob("[0-9][0-9]_*"))) > 24
 
 
+@pytest.mark.parametrize("kind", ["processes", "dask"])
+def test_another_executor_has_the_same_results(kind: str, finished: Path, tones: Path, tmp_path: Path) -> None:
+    """To the last bit: every job, trainings too, is done on one thread."""
+    if kind == "dask":
+        pytest.importorskip("distributed")
+    log = run(tmp_path / "exp", *tone_settings(tones), "--executor", kind, "--workers", "2").stderr
+    assert "teachers: 3/3 teachers" in log
+    assert measured(tmp_path / "exp") == measured(finished)
+
+
 def test_a_changed_student_reruns_only_what_depends_on_it(finished: Path, tones: Path, tmp_path: Path) -> None:
     exp = tmp_path / "moved"
     shutil.copytree(finished, exp)  # an experiment folder can be moved

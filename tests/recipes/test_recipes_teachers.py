@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ from asr_distill.executor import Executor, Threads, local_executor
 from asr_distill.executor.serial import Serial
 from asr_distill.features.store import FrameStore
 from asr_distill.files import read_json
+from asr_distill.hmm.threads import one_thread
 from recipes import teachers
 from recipes.settings import Settings, TeacherGroup, TeacherSettings
 from recipes.teachers import LOG, train_teachers
@@ -49,16 +49,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return with_executor
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def weights(out: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in out.glob("teacher*/weights.safetensors")}
 
@@ -70,7 +60,7 @@ def lasting(figures: dict[str, dict[str, Any]]) -> Any:
 
 
 def test_workers_train_what_this_process_would(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teachers, "available_cpus", lambda: 2)  # a thread for each of two workers
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # a thread for each of two workers
     with one_thread():
         alone = run("alone", None)
         expected = train_teachers(alone)
@@ -101,7 +91,7 @@ def test_the_longest_training_begins_first(run: Any) -> None:
 
 @pytest.mark.slow
 def test_a_killed_workers_teacher_is_trained_by_another(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teachers, "available_cpus", lambda: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     groups = {"wide": replace(GROUPS["wide"], seeds=(1, 2, 3, 4), trainer=replace(
         TRAINER, max_updates=400, checkpoint_updates=20))}
     changes = {"teachers": TeacherSettings(groups)}
@@ -131,7 +121,7 @@ def test_one_worker_or_threads_are_this_process(run: Any, workers: int) -> None:
 
 
 def test_a_group_that_realigns_waits_for_those_before_it(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teachers, "available_cpus", lambda: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     groups = GROUPS | {"again": replace(GROUPS["wide"], seeds=(5, 6), realign=True)}
     asked: list[tuple[str, list[str]]] = []
 
