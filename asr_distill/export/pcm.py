@@ -36,7 +36,7 @@ def read_pcm(descriptor: int, stopped: Callable[[], bool] = lambda: False) -> It
             continue
         data = os.read(descriptor, READ_BYTES)
         held += data
-        if not begun and (len(held) >= HEAD_BYTES or (len(held) >= 4 and not _maybe_mp3(held)) or not data):
+        if not begun and (len(held) >= HEAD_BYTES or (len(held) >= 4 and _mp3_frame(held) is None) or not data):
             _check_headerless(held)
             begun = True
         if begun and len(held) >= 2:
@@ -72,11 +72,6 @@ def resampler_delay(rate: int, wanted: int) -> float:
         if heard <= 1.0 + 1e-9:  # the last piece brings what is left
             longest = max(longest, heard - given)
     return longest
-
-
-def _maybe_mp3(begin: bytes) -> bool:
-    """Whether this could be an MPEG layer III frame's header; samples may look like one."""
-    return _mp3_frame(begin) is not None
 
 
 def _is_mp3(begin: bytes) -> bool:
