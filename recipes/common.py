@@ -16,7 +16,7 @@ from asr_distill.acoustic.ensemble import Ensemble
 from asr_distill.acoustic.fit import fit
 from asr_distill.acoustic.model import AcousticModel
 from asr_distill.acoustic.network import build_network
-from asr_distill.acoustic.precision import choose_precision
+from asr_distill.acoustic.precision import choose_precision, settled
 from asr_distill.acoustic.spread import hidden_alignment
 from asr_distill.acoustic.targets import Targets
 from asr_distill.decode.decoder import SearchConfig
@@ -136,10 +136,10 @@ def small_network(run: StageRun, name: str, targets: Callable[[TrainingData], Ta
     settings, known = run.settings.student, network_store(run)
     heard = known if store is None else store
     alignment = hidden_alignment(network_alignment(run, known), known, hidden)
-    cmvn = normalisation(heard, "raw", settings.cmvn)
-    data = training_data(run, heard, alignment, cmvn, settings.network, settings.trainer, settings.train_fraction,
+    cmvn, trainer = normalisation(heard, "raw", settings.cmvn), settled(settings.trainer, run.device, run.out)
+    data = training_data(run, heard, alignment, cmvn, settings.network, trainer, settings.train_fraction,
                          unaligned=unaligned)
-    return {name: fit(data, targets(data), cmvn, settings.network, settings.trainer, seed=settings.seed,
+    return {name: fit(data, targets(data), cmvn, settings.network, trainer, seed=settings.seed,
                       out=run.out / name, label=name)}
 
 

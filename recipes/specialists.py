@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from asr_distill.acoustic.accuracy import PosteriorModel
+from asr_distill.acoustic.config import TrainerConfig
 from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.ensemble import Ensemble
 from asr_distill.acoustic.fit import fit
 from asr_distill.acoustic.model import AcousticModel
+from asr_distill.acoustic.precision import settled
 from asr_distill.acoustic.targets import HardTargets
 from asr_distill.distill.soft_writer import write_soft_targets
 from asr_distill.distill.specialists.clusters import CLUSTERS, ClusterResult, cluster_store
@@ -94,10 +96,10 @@ def clusters(run: StageRun) -> dict:
 @optional("enabled")
 def specialists(run: StageRun) -> dict:
     """One network for each set, from the generalist's weights: the set's senones and a dustbin."""
-    settings, model = run.settings.specialists, generalist_of(run)
-    return train_specialists(model, ClusterResult.load(run.input("clusters") / CLUSTERS), data_of(run, model),
-                             settings.trainer, settings.special_share, seed=settings.seed, out=run.out,
-                             dustbin=settings.dustbin)
+    settings, model, trainer = run.settings.specialists, generalist_of(run), trainer_of(run)
+    return train_specialists(model, ClusterResult.load(run.input("clusters") / CLUSTERS),
+                             data_of(run, model, trainer), trainer, settings.special_share, seed=settings.seed,
+                             out=run.out, dustbin=settings.dustbin)
 
 
 @stage(reads=["features", "align", "teachers", "specialists"],
@@ -106,12 +108,12 @@ def specialists(run: StageRun) -> dict:
 @optional("enabled")
 def control(run: StageRun) -> dict:
     """The generalist alone, trained on for as many updates as the specialists were: what more training would bring."""
-    settings, model = run.settings.specialists, generalist_of(run)
+    settings, model, trainer = run.settings.specialists, generalist_of(run), trainer_of(run)
     counts = [figures["updates"] for figures in run.figures("specialists").values()]
     updates = sum(counts) if settings.control == "all" else max(counts)
-    data = data_of(run, model)
+    data = data_of(run, model, trainer)
     return {"control": fit(data, HardTargets(data.pdf_ids), model.cmvn, model.config,
-                           dataclasses.replace(settings.trainer, max_updates=updates), seed=settings.seed,
+                           dataclasses.replace(trainer, max_updates=updates), seed=settings.seed,
                            out=run.out / "control", label="control", initial=model.network.state_dict())}
 
 
@@ -215,13 +217,17 @@ def generalist_of(run: StageRun) -> AcousticModel:
     return AcousticModel.load(run.input("teachers") / generalist_name(run), run.device)
 
 
-def data_of(run: StageRun, model: AcousticModel) -> TrainingData:
+def trainer_of(run: StageRun) -> TrainerConfig:
+    return settled(run.settings.specialists.trainer, run.device, run.out)
+
+
+def data_of(run: StageRun, model: AcousticModel, trainer: TrainerConfig) -> TrainingData:
     """What the generalist was trained on, with the alignment that it was trained on."""
     store = network_store(run)
     group = run.figures("teachers")[generalist_name(run)]["group"]
     again = run.input("teachers") / f"alignment_{group}"
     alignment = Alignment.load(again) if again.is_dir() else network_alignment(run, store)
-    return training_data(run, store, alignment, model.cmvn, model.config, run.settings.specialists.trainer)
+    return training_data(run, store, alignment, model.cmvn, model.config, trainer)
 
 
 def load_system(run: StageRun, name: str) -> AcousticModel | Ensemble | GeneralistWithSpecialists:

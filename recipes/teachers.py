@@ -17,7 +17,7 @@ from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.ensemble import Ensemble
 from asr_distill.acoustic.fit import fit
 from asr_distill.acoustic.network import build_network, num_parameters
-from asr_distill.acoustic.precision import choose_precision
+from asr_distill.acoustic.precision import settled
 from asr_distill.acoustic.spread import hidden_alignment
 from asr_distill.acoustic.targets import HardTargets
 from asr_distill.executor import Context, Executor, Threads
@@ -94,8 +94,9 @@ def train_teachers(run: StageRun) -> dict[str, dict[str, Any]]:
 
 
 def _train(run: StageRun, store: FrameStore, teachers: list[Teacher]) -> dict[str, dict[str, Any]]:
-    arguments = (store, run.settings.teachers.groups, run.settings.data, run.settings.transfer.hidden, run.out,
-                 run.device)
+    groups = {name: dataclasses.replace(group, trainer=settled(group.trainer, run.device, run.out))
+              for name, group in run.settings.teachers.groups.items()}
+    arguments = (store, groups, run.settings.data, run.settings.transfer.hidden, run.out, run.device)
     executor = run.executor
     # where several processes train one network (parallel.crew) they are needed for every one of them
     if executor is None or isinstance(executor, Threads) or min(executor.workers, len(teachers)) < 2 \
@@ -109,10 +110,7 @@ def _train_at_once(executor: Executor, teachers: list[Teacher], store: FrameStor
                    groups: Mapping[str, TeacherGroup], config: DataConfig, hidden: float, out: Path,
                    device: torch.device) -> dict[str, dict[str, Any]]:
     """Each worker with its share of this process's threads. A lost worker's teacher goes on from its checkpoint."""
-    chosen = {name: dataclasses.replace(group, trainer=dataclasses.replace(
-        group.trainer, precision=choose_precision(group.trainer.precision, device).name))  # by one for all
-        for name, group in groups.items()}
-    context = Context(Trainings, (store, chosen, config, hidden, out, device))
+    context = Context(Trainings, (store, groups, config, hidden, out, device))
     threads = max(1, torch.get_num_threads() // min(executor.workers, len(teachers)))
     longest_first = sorted(teachers, key=lambda teacher: -_amount(groups[teacher.group], store))
     figures = {}

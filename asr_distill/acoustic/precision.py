@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
-from asr_distill.acoustic.config import PrecisionName
+from asr_distill.acoustic.config import PrecisionName, TrainerConfig
+from asr_distill.files import read_json, write_json
 
 Clock = Callable[[], float]
 
+RECORD = "precision.json"  # of a folder of trainings: the format that they have in common
 ROUNDS, PAUSE = 8, 0.05  # looks at every format, and seconds between two: longer than other work's turn on a core
 
 log = logging.getLogger("asr_distill")
@@ -36,6 +39,20 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
     if name != "auto":
         return Precision({"bfloat16": torch.bfloat16, "float32": torch.float32}[name], {})
     return _fastest(str(device))
+
+
+def settled(trainer: TrainerConfig, device: torch.device, folder: Path) -> TrainerConfig:
+    """The same settings with a format in place of `auto`: what the trainings of `folder` began with, else the faster.
+
+    It is noted there: frames are held in it before a checkpoint is looked at, and another measurement, of another
+    day or beside other work, might choose differently. Raises UserError where the note is damaged.
+    """
+    if trainer.precision != "auto":
+        return trainer
+    record = folder / RECORD
+    if not record.is_file():
+        write_json(record, {"precision": choose_precision("auto", device).name})
+    return replace(trainer, precision=read_json(record)["precision"])
 
 
 @lru_cache

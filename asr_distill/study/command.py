@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="change a setting at every point, as for `run`: give what the base was run with")
     parser.add_argument("--conf", action="append", default=[], type=Path, metavar="FILE",
-                        help="settings file read after the recipe's and the study's own (repeatable)")
+                        help="settings file that the base was run with (repeatable); the study's own win over it")
     parser.add_argument("--exp-dir", type=Path, default=None, metavar="DIR",
                         help="where studies go (default BASE/study, without a base exp/RECIPE/study)")
     parser.add_argument("--workers", type=int, default=1, metavar="N",

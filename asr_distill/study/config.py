@@ -32,7 +32,7 @@ class StudyConfig:
     recipe: str = ""  # a name of `asr-distill recipes`, or a run.py
     about: str = ""  # one or two sentences for the report
     base: Path | None = None  # an experiment of this recipe: stages that a point does not change are taken from it
-    conf: tuple[Path, ...] = ()  # settings files after the recipe's own
+    conf: tuple[Path, ...] = ()  # settings files after the recipe's own and the base's (--conf)
     set: dict[str, Any] = field(default_factory=dict)  # dotted key -> value, at every point
     grid: dict[str, Any] = field(default_factory=dict)
     points: tuple[dict[str, Any], ...] = ()

@@ -55,7 +55,7 @@ def read_study(file: Path, recipe: Recipe, config: StudyConfig, *, conf: Sequenc
     """Build every point's settings. Raises UserError for a wrong key or value, naming the point, and for twins."""
     for name in config.stages:
         recipe.number(name)
-    files = (recipe.conf, *config.conf, *conf)
+    files = (recipe.conf, *conf, *config.conf)  # what the base was run with, then what the study is about
     common = (*(override(key, value) for key, value in config.set.items()), *overrides)
     load_settings(recipe.settings_class, files, common)  # what is wrong everywhere is not a point's fault
     short = short_names([*config.grid, *(key for point in config.points for key in point)])

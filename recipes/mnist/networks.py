@@ -16,7 +16,7 @@ import torch
 from asr_distill.acoustic.config import NetworkConfig, TrainerConfig
 from asr_distill.acoustic.fit import fit
 from asr_distill.acoustic.model import AcousticModel
-from asr_distill.acoustic.precision import choose_precision
+from asr_distill.acoustic.precision import choose_precision, settled
 from asr_distill.acoustic.targets import HardTargets, Targets
 from asr_distill.distill.config import DistillConfig
 from asr_distill.distill.dense_targets import DenseTargets
@@ -59,8 +59,7 @@ def train_networks(jobs: Sequence[Job], device: torch.device, workers: int) -> d
 
     `workers` networks at once, each with its share of the cores (0: as many as there are cores, one on a GPU).
     """
-    # measured once: beside each other, or another day, two networks of one stage might choose differently
-    jobs = [replace(job, trainer=measured(job.trainer, device)) for job in jobs]
+    jobs = [replace(job, trainer=settled(job.trainer, device, job.out.parent)) for job in jobs]
     workers = min(len(jobs), workers or (1 if device.type == "cuda" else available_cpus()))
     tasks = [(job, str(device), threads_of(place, len(jobs), workers)) for place, job in enumerate(jobs)]
     figures: dict[str, dict[str, Any]] = {}
@@ -71,12 +70,6 @@ def train_networks(jobs: Sequence[Job], device: torch.device, workers: int) -> d
                 f"{errors['errors']} errors in {errors['images']:,} {split} images"
                 for split, errors in found["splits"].items()), len(figures), len(jobs))
     return {job.name: figures[job.name] for job in jobs}
-
-
-def measured(trainer: TrainerConfig, device: torch.device) -> TrainerConfig:
-    """The same with the precision chosen where it is `auto`."""
-    exact = choose_precision(trainer.precision, device).dtype == torch.float32
-    return replace(trainer, precision="float32" if exact else "bfloat16")
 
 
 def threads_of(place: int, count: int, workers: int) -> int:

@@ -211,6 +211,17 @@ def test_auto_precision_is_kept_when_a_run_goes_on(data: TrainingData, tmp_path:
     assert again.precision == first.precision
 
 
+def test_auto_precision_is_settled_once_for_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Frames are held in a number format before the checkpoint is read: both must be of the first measurement."""
+    measured = [torch.float32, torch.bfloat16]
+    monkeypatch.setattr(precision, "_fastest", lambda device: precision.Precision(measured.pop(0), {}))
+    for _ in range(2):  # the second is the run that goes on
+        assert precision.settled(TrainerConfig(), CPU, tmp_path / "stage").precision == "float32"
+    assert precision.settled(TrainerConfig(), CPU, tmp_path / "other").precision == "bfloat16"
+    by_hand = TrainerConfig(precision="bfloat16")
+    assert precision.settled(by_hand, CPU, tmp_path / "stage") is by_hand
+
+
 def test_tensorboard_scalars(data: TrainingData, tmp_path: Path) -> None:
     result = run(data, tmp_path, replace(CONFIG, epochs=2, tensorboard=True))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

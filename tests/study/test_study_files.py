@@ -61,6 +61,17 @@ def test_what_the_points_of_a_study_share() -> None:
     assert (made["baseline"], made["student"]) == (3, 9)
     made = stages(planned("temperature")[1])
     assert (made["soft_targets"], made["baseline"], made["decode_ensemble"]) == (4, 3, 1)
+    made = stages(planned("paper")[1])
+    assert (made["teachers"], made["soft_targets"], made["baseline"], made["student"]) == (1, 4, 3, 12)
+
+
+def test_the_papers_teachers_are_what_the_student_is() -> None:
+    settings = planned("paper")[1][0].point.settings
+    group, student = settings.teachers.groups["equal"], settings.student
+    assert list(settings.teachers.groups) == ["equal"] and len(group.seeds) == 10
+    assert (group.network, group.trainer, group.cmvn) == (student.network, student.trainer, student.cmvn)
+    assert num_parameters(build_network(student.network, settings.features.num_mel_bins, 2114)) <= 1.2e6
+    assert not settings.large_lm.wanted
 
 
 def test_the_streaming_student_is_small_and_hears_93_ms_ahead() -> None:

@@ -176,6 +176,20 @@ def test_kill_9_then_the_same_command_goes_on(toy: Path, base: Path) -> None:
     assert "point 4 of 4, width=24,seed=2: learn, score" in done.stderr
 
 
+def test_the_studys_own_settings_win_over_the_bases(toy: Path) -> None:
+    (toy / "quick.yaml").write_text("student: {width: 16, seed: 7}\n")
+    (toy / "own.yaml").write_text("student: {width: 32}\n")
+    run = ["run", str(toy / "run.py"), "--conf", str(toy / "quick.yaml"), "--exp-dir", str(toy / "exp")]
+    assert cli.main([*run, "--device", "cpu"]) == 0
+    made(toy)
+    file = write_study(toy, f"conf: [{toy / 'own.yaml'}]\ngrid: {{distill.store.temperature: [2]}}\n",
+                       base=toy / "exp")
+    assert study(file, "--conf", str(toy / "quick.yaml")) == 0
+    assert made(toy) == ["learn", "score"]  # teachers and soft targets are the base's
+    record = json.loads((toy / "exp/study/some/points/temperature=2/04_learn/stage.json").read_text())
+    assert {"student.width": 32, "student.seed": 7}.items() <= record["ingredients"]["settings"].items()
+
+
 def test_wrong_settings_are_one_clear_message(toy: Path, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def message(text: str, *extra: str, name: str = "some") -> str:
         assert study(write_study(toy, text, base=base, name=name), *extra) == 1
