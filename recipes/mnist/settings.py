@@ -31,7 +31,7 @@ class RunSettings:
 
     seeds: tuple[int, ...] = (1, 2, 3)  # of each network; a student learns from the large net of its own seed
     heldout: int = 0  # the last so many training images are kept from all training and scored: to choose settings
-    workers: int = field(default=0, metadata=NO_RESULT)  # networks trained at once; 0: one a core, one on a GPU
+    workers: int = field(default=0, metadata=NO_RESULT)  # networks trained at once; 0: about one a core, one on a GPU
 
     def __post_init__(self) -> None:
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:

@@ -87,14 +87,11 @@ def test_pixels_become_frames_between_0_and_1(tmp_path: Path) -> None:
         training_data(loaded, np.array([], np.int64), scaling(20), torch.device("cpu"), torch.float32)
 
 
-def test_no_core_is_left_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    def threads(cores: int, count: int, workers: int) -> list[int]:
-        monkeypatch.setattr(networks, "available_cpus", lambda: cores)
-        return [networks.threads_of(place, count, workers) for place in range(count)]
-
-    assert threads(2, 3, 2) == [1, 1, 2] and threads(2, 4, 2) == [1] * 4
-    assert threads(8, 5, 3) == [2, 2, 2, 4, 4] and threads(1, 3, 2) == [1, 1, 1]
-    assert threads(4, 3, 1) == [0, 0, 0]  # torch's own number
+def test_no_core_is_left_idle() -> None:
+    at_once = networks.at_once
+    assert (at_once(3, 2), at_once(4, 2), at_once(5, 2), at_once(24, 2)) == (3, 2, 3, 2)
+    assert (at_once(1, 2), at_once(2, 16), at_once(3, 1)) == (1, 2, 1)
+    assert at_once(7, 4) == 4  # seven at once would crowd the memory
 
 
 def test_the_sign_test_is_exact() -> None:
