@@ -18,7 +18,6 @@ from typing import Any
 
 from asr_distill.acoustic.accuracy import PosteriorModel
 from asr_distill.acoustic.config import TrainerConfig
-from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.ensemble import Ensemble
 from asr_distill.acoustic.fit import fit
 from asr_distill.acoustic.model import AcousticModel
@@ -28,7 +27,6 @@ from asr_distill.distill.soft_writer import write_soft_targets
 from asr_distill.distill.specialists.clusters import CLUSTERS, ClusterResult, cluster_store
 from asr_distill.distill.specialists.coverage import coverage_counts, coverage_text
 from asr_distill.distill.specialists.model import GeneralistWithSpecialists, load_combined
-from asr_distill.distill.specialists.train import train_specialists
 from asr_distill.distill.targets import SoftTargets
 from asr_distill.errors import UserError
 from asr_distill.files import read_json, write_json, write_text
@@ -47,13 +45,14 @@ from recipes.common import (
     evaluate,
     load_teachers,
     model_bytes,
-    network_alignment,
     network_store,
     reported_splits,
     small_network,
     split_figures,
     training_data,
+    training_split,
 )
+from recipes.specialist_trainings import train_all
 
 MODELS = ["teachers", "specialists", "control"]  # what the systems are made of
 SYSTEMS = ("generalist", "control", "control_mean", "combined")  # each is measured against the first
@@ -96,10 +95,7 @@ def clusters(run: StageRun) -> dict:
 @optional("enabled")
 def specialists(run: StageRun) -> dict:
     """One network for each set, from the generalist's weights: the set's senones and a dustbin."""
-    settings, model, trainer = run.settings.specialists, generalist_of(run), trainer_of(run)
-    return train_specialists(model, ClusterResult.load(run.input("clusters") / CLUSTERS),
-                             data_of(run, model, trainer), trainer, settings.special_share, seed=settings.seed,
-                             out=run.out, dustbin=settings.dustbin)
+    return train_all(run, run.input("teachers") / generalist_name(run), alignment_of(run), trainer_of(run))
 
 
 @stage(reads=["features", "align", "teachers", "specialists"],
@@ -111,7 +107,7 @@ def control(run: StageRun) -> dict:
     settings, model, trainer = run.settings.specialists, generalist_of(run), trainer_of(run)
     counts = [figures["updates"] for figures in run.figures("specialists").values()]
     updates = sum(counts) if settings.control == "all" else max(counts)
-    data = data_of(run, model, trainer)
+    data = training_data(run, network_store(run), Alignment.load(alignment_of(run)), model.cmvn, model.config, trainer)
     return {"control": fit(data, HardTargets(data.pdf_ids), model.cmvn, model.config,
                            dataclasses.replace(trainer, max_updates=updates), seed=settings.seed,
                            out=run.out / "control", label="control", initial=model.network.state_dict())}
@@ -221,13 +217,10 @@ def trainer_of(run: StageRun) -> TrainerConfig:
     return settled(run.settings.specialists.trainer, run.device, run.out)
 
 
-def data_of(run: StageRun, model: AcousticModel, trainer: TrainerConfig) -> TrainingData:
-    """What the generalist was trained on, with the alignment that it was trained on."""
-    store = network_store(run)
-    group = run.figures("teachers")[generalist_name(run)]["group"]
-    again = run.input("teachers") / f"alignment_{group}"
-    alignment = Alignment.load(again) if again.is_dir() else network_alignment(run, store)
-    return training_data(run, store, alignment, model.cmvn, model.config, trainer)
+def alignment_of(run: StageRun) -> Path:
+    """What the generalist was trained on."""
+    again = run.input("teachers") / f"alignment_{run.figures('teachers')[generalist_name(run)]['group']}"
+    return again if again.is_dir() else run.input("align") / training_split(run)
 
 
 def load_system(run: StageRun, name: str) -> AcousticModel | Ensemble | GeneralistWithSpecialists:

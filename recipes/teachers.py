@@ -20,21 +20,16 @@ from asr_distill.acoustic.network import build_network, num_parameters
 from asr_distill.acoustic.precision import settled
 from asr_distill.acoustic.spread import hidden_alignment
 from asr_distill.acoustic.targets import HardTargets
-from asr_distill.executor import Context, Executor, Threads
-from asr_distill.executor.follow import followed
+from asr_distill.executor import Context
 from asr_distill.features.cmvn import Cmvn
 from asr_distill.features.store import FrameStore
 from asr_distill.hmm.align import Alignment, align_store
 from asr_distill.hmm.model import HmmModel
 from asr_distill.lang.lang import Lang
-from asr_distill.logs import to_file
-from asr_distill.parallel.crew import current
-from asr_distill.progress import Progress
 from asr_distill.recipe import StageRun
+from recipes.at_once import one_by_one, train_at_once
 from recipes.common import data_for, load_teachers, network_store, normalisation
 from recipes.settings import TeacherGroup
-
-LOG = "log.txt"  # of a teacher that a worker trains, in its folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,29 +92,11 @@ def _train(run: StageRun, store: FrameStore, teachers: list[Teacher]) -> dict[st
     groups = {name: dataclasses.replace(group, trainer=settled(group.trainer, run.device, run.out))
               for name, group in run.settings.teachers.groups.items()}
     arguments = (store, groups, run.settings.data, run.settings.transfer.hidden, run.out, run.device)
-    executor = run.executor
-    # where several processes train one network (parallel.crew) they are needed for every one of them
-    if executor is None or isinstance(executor, Threads) or min(executor.workers, len(teachers)) < 2 \
-            or current().size > 1:
+    if run.executor is None or one_by_one(run.executor, len(teachers)):
         trainings = Trainings(*arguments)
         return {teacher.name: trainings.train(teacher) for teacher in teachers}
-    return _train_at_once(executor, teachers, *arguments)
-
-
-def _train_at_once(executor: Executor, teachers: list[Teacher], store: FrameStore,
-                   groups: Mapping[str, TeacherGroup], config: DataConfig, hidden: float, out: Path,
-                   device: torch.device) -> dict[str, dict[str, Any]]:
-    """Each worker with its share of this process's threads. A lost worker's teacher goes on from its checkpoint."""
-    context = Context(Trainings, (store, groups, config, hidden, out, device))
-    threads = max(1, torch.get_num_threads() // min(executor.workers, len(teachers)))
     longest_first = sorted(teachers, key=lambda teacher: -_amount(groups[teacher.group], store))
-    figures = {}
-    with Progress("teachers", len(teachers), "teachers") as progress, \
-            followed([out / teacher.name / LOG for teacher in teachers]):
-        for teacher, found in executor.run(_train_logged, longest_first, context=context, threads=threads,
-                                           name=lambda teacher: teacher.name):
-            figures[teacher.name] = found
-            progress.update(1, f"{teacher.name} is trained")
+    figures = train_at_once(run.executor, Context(Trainings, arguments), longest_first, run.out, "teachers")
     return {teacher.name: figures[teacher.name] for teacher in teachers}
 
 
@@ -128,13 +105,6 @@ def _amount(group: TeacherGroup, store: FrameStore) -> float:
     trainer = group.trainer
     frames = trainer.max_updates * trainer.batch if trainer.max_updates else trainer.epochs * store.num_frames
     return num_parameters(build_network(group.network, store.num_coefficients, 1)) * frames
-
-
-def _train_logged(trainings: Trainings, teacher: Teacher) -> dict[str, Any]:
-    folder = trainings.out / teacher.name
-    folder.mkdir(parents=True, exist_ok=True)
-    with to_file(folder / LOG):
-        return trainings.train(teacher)
 
 
 def _realigned(run: StageRun, store: FrameStore, group: str) -> Path:

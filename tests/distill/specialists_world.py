@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.fit import fit
 from asr_distill.acoustic.model import AcousticModel
 from asr_distill.acoustic.targets import HardTargets
+from asr_distill.distill.specialists.clusters import ClusterResult
+from asr_distill.distill.specialists.config import Dustbin
+from asr_distill.distill.specialists.train import SpecialistTrainings
 from asr_distill.features.cmvn import Cmvn
 from asr_distill.features.store import FrameStore
 from asr_distill.hmm.align import Alignment
@@ -54,3 +58,10 @@ def generalist(data: TrainingData, cmvn: Cmvn, out: Path, *, width: int = 6, upd
     network = NetworkConfig(layers=1, width=width, left=0, right=0)
     fit(data, HardTargets(data.pdf_ids), cmvn, network, trainer, seed=0, out=out, label="generalist")
     return AcousticModel.load(out, CPU)
+
+
+def train_specialists(model: AcousticModel, clusters: ClusterResult, data: TrainingData, trainer: TrainerConfig, *,
+                      out: Path, dustbin: Dustbin = "sum") -> dict[str, dict[str, Any]]:
+    """All sets one after the other; half of each one's frames are of its set."""
+    trainings = SpecialistTrainings(model, clusters, data, trainer, 0.5, seed=0, out=out, dustbin=dustbin)
+    return {of.name: trainings.train(of) for of in clusters.numbered}

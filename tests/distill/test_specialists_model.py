@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from acoustic_stand_ins import synthetic
-from specialists_world import CPU, PDFS, confusable, generalist, training_data
+from specialists_world import CPU, PDFS, confusable, generalist, train_specialists, training_data
 
 from asr_distill.acoustic.accuracy import frame_accuracy
 from asr_distill.acoustic.config import NetworkConfig, TrainerConfig
@@ -26,7 +26,6 @@ from asr_distill.distill.specialists.config import SetConfig
 from asr_distill.distill.specialists.coverage import CoverageRow, coverage_counts, coverage_text
 from asr_distill.distill.specialists.model import GeneralistWithSpecialists, load_combined
 from asr_distill.distill.specialists.specialist import Specialist
-from asr_distill.distill.specialists.train import train_specialists
 from asr_distill.emission import EmissionModel
 from asr_distill.errors import UserError
 from asr_distill.features.cmvn import Cmvn, UtteranceFeatures
@@ -273,7 +272,7 @@ def test_from_store_to_table(tmp_path: Path) -> None:
     clusters = cluster_store(model, store, config, tmp_path)
     trainer = TrainerConfig(batch=64, learning_rate=1e-2, warmup_updates=5, max_updates=150, tensorboard=False,
                             precision="float32")
-    train_specialists(model, clusters, data, trainer, 0.5, seed=0, out=tmp_path)
+    train_specialists(model, clusters, data, trainer, out=tmp_path)
     combined = load_combined(model, tmp_path)
     rows = table(model, combined, *confusable(20, 1))
     assert [row.covering for row in rows] == [1, None] and rows[-1].frames == 1200

@@ -11,7 +11,7 @@ import pytest
 import torch
 from acoustic_kinds import KINDS
 from acoustic_stand_ins import store_of, synthetic
-from specialists_world import CPU, SETS, confusable, generalist, training_data
+from specialists_world import CPU, SETS, confusable, generalist, train_specialists, training_data
 
 from asr_distill.acoustic.config import DataConfig, NetworkConfig, TrainerConfig
 from asr_distill.acoustic.data import TrainingData
@@ -22,7 +22,7 @@ from asr_distill.distill.specialists.clusters import ClusterResult
 from asr_distill.distill.specialists.config import Dustbin
 from asr_distill.distill.specialists.mix import SpecialistTargets, specialist_mix
 from asr_distill.distill.specialists.specialist import Facts, Specialist, initial_weights
-from asr_distill.distill.specialists.train import load_specialists, train_specialists
+from asr_distill.distill.specialists.train import load_specialists
 from asr_distill.errors import UserError
 from asr_distill.features.cmvn import Cmvn, CmvnStats
 from asr_distill.hmm.align import Alignment
@@ -190,8 +190,7 @@ def test_corrected_posteriors_are_the_true_ones(dustbin: Dustbin, tmp_path: Path
     model = AcousticModel(build_network(shape, 4, 6).eval(), cmvn, torch.full((6,), -math.log(6)), shape)
     clusters = ClusterResult(((1, 4),), 6, {})
     trainer = dataclasses.replace(TRAINER, batch=2048, max_updates=150, learning_rate=0.1)
-    figures = train_specialists(model, clusters, data, trainer, 0.5, seed=0, out=tmp_path,
-                                dustbin=dustbin)
+    figures = train_specialists(model, clusters, data, trainer, out=tmp_path, dustbin=dustbin)
     (specialist,) = load_specialists(tmp_path, CPU)
     assert figures["specialist1"]["correction"] == specialist.correction > 0.5
     features = dataclasses.replace(store.features(0, CPU), raw=torch.eye(4))
@@ -212,21 +211,19 @@ def test_goes_on_and_skips_what_is_complete(kind: str, chunk: int, dustbin: Dust
     def weights() -> list[torch.Tensor]:
         return [value for one in load_specialists(tmp_path, CPU) for value in one.model.network.state_dict().values()]
 
-    figures = train_specialists(model, clusters, data, trainer, 0.5, seed=0, out=tmp_path,
-                                dustbin=dustbin)
+    figures = train_specialists(model, clusters, data, trainer, out=tmp_path, dustbin=dustbin)
     first = weights()
     assert figures.keys() == {"specialist1", "specialist2"} and figures["specialist2"]["senones"] == 3
     (tmp_path / "specialist2" / "training.json").unlink()
     (tmp_path / "specialist2" / "work" / "best.safetensors").unlink()
     complete = (tmp_path / "specialist1" / "weights.safetensors").stat().st_mtime_ns
-    again = train_specialists(model, clusters, data, trainer, 0.5, seed=0, out=tmp_path,
-                                dustbin=dustbin)
+    again = train_specialists(model, clusters, data, trainer, out=tmp_path, dustbin=dustbin)
     assert (tmp_path / "specialist1" / "weights.safetensors").stat().st_mtime_ns == complete
     assert all(torch.equal(a, b) for a, b in zip(first, weights(), strict=True))
     assert again["specialist1"] == figures["specialist1"]
     with pytest.raises(UserError, match="another set"):
-        train_specialists(model, ClusterResult(((1, 4), (0, 2, 5)), 8, {}), data, trainer, 0.5, seed=0, out=tmp_path,
-                                dustbin=dustbin)
+        train_specialists(model, ClusterResult(((1, 4), (0, 2, 5)), 8, {}), data, trainer, out=tmp_path,
+                          dustbin=dustbin)
 
 
 def test_chunks_count_the_mix_alone(data: TrainingData) -> None:
@@ -250,8 +247,7 @@ def test_chunks_count_the_mix_alone(data: TrainingData) -> None:
 
 def test_wrong_tree(data: TrainingData, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="one tree"):
-        train_specialists(random_model(), ClusterResult(((1, 3),), 9, {}), data, TRAINER,
-                          0.5, seed=0, out=tmp_path)
+        train_specialists(random_model(), ClusterResult(((1, 3),), 9, {}), data, TRAINER, out=tmp_path)
     with pytest.raises(UserError, match="no specialists"):
         load_specialists(tmp_path, CPU)
 
@@ -263,8 +259,7 @@ def test_specialists_know_their_sets_better(tmp_path: Path) -> None:
     data, cmvn = training_data(store, alignment)
     model = generalist(data, cmvn, tmp_path / "generalist")
     trainer = dataclasses.replace(TRAINER, max_updates=150)
-    train_specialists(model, ClusterResult(SETS, 16, {}), data, trainer, 0.5, seed=0,
-                      out=tmp_path)
+    train_specialists(model, ClusterResult(SETS, 16, {}), data, trainer, out=tmp_path)
     right = np.zeros(2)
     frames = 0
     for index in range(10):

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from acoustic_stand_ins import synthetic
 
+from asr_distill.acoustic.config import NetworkConfig, TrainerConfig
+from asr_distill.acoustic.model import AcousticModel
+from asr_distill.acoustic.network import build_network
 from asr_distill.config import load_settings
+from asr_distill.distill.specialists.clusters import CLUSTERS, ClusterResult
 from asr_distill.errors import UserError
+from asr_distill.executor import local_executor
+from asr_distill.hmm.threads import one_thread
 from asr_distill.recipe_command import load_recipe
 from asr_distill.stage import StageRun
 from asr_distill.study.config import StudyConfig
 from asr_distill.study.grid import read_study
-from recipes.settings import Settings
+from recipes import specialist_trainings
+from recipes.at_once import LOG
+from recipes.settings import Settings, SpecialistSettings
+from recipes.specialist_trainings import train_all
 from recipes.specialists import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,3 +82,35 @@ def test_the_study_file() -> None:
 def test_wrong_settings(wrong: str) -> None:
     with pytest.raises(UserError, match=wrong.split("=")[0].rpartition(".")[2]):
         load_settings(Settings, [], [f"specialists.{wrong}"])
+
+
+def test_workers_train_what_this_process_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, alignment, cmvn = synthetic(directory=tmp_path / "train")
+    alignment.save(tmp_path / "aligned")
+    shape = NetworkConfig(layers=1, width=12, left=1, right=1)
+    network = build_network(shape, store.num_coefficients, alignment.num_pdfs).eval()
+    AcousticModel(network, cmvn, torch.zeros(alignment.num_pdfs), shape).save(tmp_path / "generalist")
+    sets = ClusterResult(((1, 3), (0, 2, 5), (4, 6)), alignment.num_pdfs, {})
+    sets.save(tmp_path / "clusters" / CLUSTERS)
+    monkeypatch.setattr(specialist_trainings, "network_store", lambda _: store)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # a thread for each of two workers
+    trainer = TrainerConfig(batch=64, max_updates=20, evaluate_updates=10, warmup_updates=2, precision="float32",
+                            tensorboard=False)
+
+    def trained(name: str, executor: Any) -> tuple[dict[str, dict[str, Any]], list[bytes]]:
+        out = tmp_path / name
+        run: Any = SimpleNamespace(settings=Settings(specialists=SpecialistSettings(dustbin="unit")), out=out,
+                                   executor=executor, device=torch.device("cpu"), input=lambda stage: tmp_path / stage)
+        found = train_all(run, tmp_path / "generalist", tmp_path / "aligned", trainer)
+        for figures in found.values():  # what depends on the clock
+            for key in ("seconds", "frames_per_second", "history"):
+                del figures[key]
+        return found, [(out / each / "weights.safetensors").read_bytes() for each in found]
+
+    with one_thread():
+        expected = trained("alone", None)
+    with local_executor(2) as executor:
+        assert trained("shared", executor) == expected
+    assert list(expected[0]) == ["specialist1", "specialist2", "specialist3"]
+    assert expected[0]["specialist2"]["senones"] == 3
+    assert "update 20/20" in (tmp_path / "shared" / "specialist3" / LOG).read_text()

@@ -21,8 +21,9 @@ from asr_distill.features.store import FrameStore
 from asr_distill.files import read_json
 from asr_distill.hmm.threads import one_thread
 from recipes import teachers
+from recipes.at_once import LOG
 from recipes.settings import Settings, TeacherGroup, TeacherSettings
-from recipes.teachers import LOG, train_teachers
+from recipes.teachers import train_teachers
 
 CPU = torch.device("cpu")
 TRAINER = TrainerConfig(batch=64, max_updates=30, evaluate_updates=10, warmup_updates=2, learning_rate=3e-3,

@@ -23,6 +23,19 @@ CLUSTERS = "clusters.json"
 
 
 @dataclass(frozen=True)
+class SenoneSet:
+    """What one specialist tells apart."""
+
+    number: int  # from 1
+    senones: tuple[int, ...]  # pdf-ids, rising
+
+    @property
+    def name(self) -> str:
+        """The folder of its specialist."""
+        return f"specialist{self.number}"
+
+
+@dataclass(frozen=True)
 class ClusterResult:
     """The senones of each specialist, rising; the largest share of posterior mass first."""
 
@@ -35,6 +48,10 @@ class ClusterResult:
         """How many specialists each senone is covered by, int64 (pdfs,)."""
         return np.bincount(np.array([pdf for members in self.sets for pdf in members], np.int64),
                            minlength=self.num_pdfs)
+
+    @property
+    def numbered(self) -> list[SenoneSet]:
+        return [SenoneSet(number, senones) for number, senones in enumerate(self.sets, 1)]
 
     def save(self, path: Path) -> None:
         write_json(path, {"num_pdfs": self.num_pdfs, "sets": self.sets, "figures": self.figures})

@@ -185,7 +185,7 @@ def _tempered(generalist: torch.Tensor, log_q: torch.Tensor, general: torch.Tens
 
 
 def load_combined(generalist: Generalist, directory: Path, active_top: int = 1) -> GeneralistWithSpecialists:
-    """The generalist with the specialists of a directory of `train_specialists`, on the generalist's device.
+    """The generalist with the specialists of a directory of `SpecialistTrainings`, on the generalist's device.
 
     Raises UserError where specialists are missing, damaged or of other senones.
     """
