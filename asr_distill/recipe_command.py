@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="train with N processes, on GPUs one a GPU (also: torchrun -m asr_distill.cli run ...)")
     parser.add_argument("--force", action="store_true", help="run the chosen stages even if nothing changed")
     parser.add_argument("--executor", choices=["serial", "processes", "dask"], default=None,
-                        help="what features, alignment, teachers, specialists, soft targets and decoding are computed by (default: "
-                             "this process)")
+                        help="what features, alignment, teachers, specialists, soft targets and decoding are computed "
+                             "by (default: this process)")
     parser.add_argument("--workers", type=int, default=None, metavar="N",
                         help="processes of the executor (default: one a core, or those that the scheduler has)")
     parser.add_argument("--scheduler", default=None, metavar="ADDRESS",
