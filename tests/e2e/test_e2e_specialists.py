@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from runner import ROOT, environment, run, tone_settings
-from tone_corpus import write_corpus
+from runner import ROOT, environment, tone_settings
 
 pytestmark = pytest.mark.slow
 
@@ -37,11 +37,10 @@ def point(base: Path, label: str) -> tuple[Path, dict[str, Any]]:
     return folder, json.loads(next(folder.glob("*_specialist_report/SPECIALISTS.json")).read_text())
 
 
-def test_from_teachers_to_the_page(tmp_path: Path) -> None:
-    tones = write_corpus(tmp_path / "tones")
+def test_from_teachers_to_the_page(finished: Path, tones: Path, tmp_path: Path) -> None:
     settings = tone_settings(tones)
     base = tmp_path / "exp"
-    run(base, *settings, "--stop-stage", "teachers")
+    shutil.copytree(finished, base)
     file = tmp_path / "specialists.yaml"
     file.write_text(STUDY)
     command = [sys.executable, "-m", "asr_distill.cli", "study", str(file), "--base", str(base), "--device", "cpu",

@@ -13,21 +13,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from runner import ROOT, TINY, kill_when, measured, results, run, tone_settings
-from tone_corpus import write_corpus
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("tones"))
-
-
-@pytest.fixture(scope="module")
-def finished(tones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    exp = tmp_path_factory.mktemp("finished") / "exp"
-    run(exp, *tone_settings(tones))
-    return exp
 
 
 def test_it_learns_and_every_system_is_there(finished: Path) -> None:
