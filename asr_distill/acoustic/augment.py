@@ -1,4 +1,4 @@
-"""Samples that differ from epoch to epoch: SpecAugment on windows of frames, small shifts of images."""
+"""Samples that differ from epoch to epoch: masked and warped windows of frames, images shifted a little."""
 
 from __future__ import annotations
 
@@ -29,6 +29,23 @@ def spec_augment(windows: torch.Tensor, config: AugmentConfig, random: np.random
             kept = kept.to(windows.device, windows.dtype)
             windows = windows * kept.unsqueeze(axis)
     return windows
+
+
+def warp_frequencies(windows: torch.Tensor, most: float, centres: np.ndarray, random: np.random.Generator,
+                     place: Place | None = None) -> torch.Tensor:
+    """Each sample with all frequencies multiplied by a factor of its own, uniform in 1 - most to 1 + most.
+
+    Vocal tract length perturbation (Jaitly and Hinton 2013), by interpolation between the bands of frames that are
+    normalised already; beyond the ends the last band is repeated. windows (batch, frames, mels) -> the same shape, on
+    the same device. centres (mels,): the bands' middle frequencies in Hz. place: as for spec_augment.
+    """
+    batch, mels = len(windows), len(centres)
+    first, samples = (place.first_sample, place.samples) if place else (0, batch)
+    factors = 1 + random.uniform(-most, most, samples)[first:first + batch]
+    sources = np.stack([np.interp(centres / factor, centres, np.arange(mels)) for factor in factors])  # (batch, mels)
+    # mixing[b, i, j]: how much of band i comes to band j
+    mixing = (1 - np.abs(np.arange(mels)[:, None] - sources[:, None, :])).clip(min=0)
+    return torch.bmm(windows, torch.from_numpy(mixing).to(windows.device, windows.dtype))
 
 
 def shift_images(images: torch.Tensor, most: int, random: np.random.Generator,

@@ -97,7 +97,8 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """SpecAugment: in each sample (a window or a chunk with its context) so many masks of 0 to so many places.
+    """In each sample (a window or a chunk with its context): SpecAugment, so many masks of 0 to so many places; and
+    the frequencies of another vocal tract.
 
     Images (data.TrainingData.of_vectors) are shifted in place of that.
     """
@@ -106,12 +107,16 @@ class AugmentConfig:
     time_width: int = 10  # frames
     mel_masks: int = 0  # log-mel features only
     mel_width: int = 8  # mel bands
+    # log-mel features only: vocal tract length perturbation, frequencies times 1 - mel_warp to 1 + mel_warp
+    mel_warp: float = field(default=0.0, metadata=LATER)
     shift: int = field(default=0, metadata=LATER)  # images only: by up to so many pixels, up or down, left or right
 
     def __post_init__(self) -> None:
         for entry in fields(self):
             if getattr(self, entry.name) < 0:
                 raise ValueError(f"{entry.name} must be >= 0, not {getattr(self, entry.name)}")
+        if self.mel_warp > 0.5:
+            raise ValueError(f"mel_warp must be at most 0.5, not {self.mel_warp}")
 
 
 @dataclass(frozen=True)

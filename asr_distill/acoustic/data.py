@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class TrainingData:
     stream: Stream = "raw"  # what the coefficients are
     image: tuple[int, int] | None = None  # height and width where a frame is an image, its rows side by side
     target_rows: np.ndarray | None = None  # int64 (num_frames,): rows of the soft targets; None: the frames' own
+    fbank: Mapping[str, Any] = field(default_factory=dict)  # settings of the features (FbankConfig), where known
 
     @property
     def num_coefficients(self) -> int:
@@ -78,7 +79,7 @@ class TrainingData:
         return TrainingData(rows, torch.from_numpy(begins).to(rows.device),
                             torch.from_numpy(np.asarray(alignment.pdf_ids, np.int64)).to(device),
                             train, heldout, left, right, alignment.num_pdfs, device, offsets, cmvn.stream,
-                            target_rows=joined.rows if joined else None)
+                            target_rows=joined.rows if joined else None, fbank=store.config)
 
     @staticmethod
     def of_vectors(vectors: torch.Tensor, labels: torch.Tensor, train: torch.Tensor, heldout: torch.Tensor,

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from asr_distill.acoustic.augment import shift_images, spec_augment
+from asr_distill.acoustic.augment import shift_images, spec_augment, warp_frequencies
 from asr_distill.acoustic.average import WeightAverage
 from asr_distill.acoustic.base import Float32Norm, Network
 from asr_distill.acoustic.checkpoint import TrainerState, save_state, write_tensors
@@ -32,6 +32,7 @@ from asr_distill.acoustic.schedule import learning_rate, newbob_scale
 from asr_distill.acoustic.spliced import SplicedLinear, semi_orthogonalise
 from asr_distill.acoustic.targets import Targets
 from asr_distill.errors import UserError
+from asr_distill.features.fbank import FbankConfig, mel_centres
 from asr_distill.files import write_json
 from asr_distill.parallel.peers import ALONE, Peers
 
@@ -70,6 +71,7 @@ class TrainingRun:
         if config.augment.mel_masks and data.stream != "raw":
             raise UserError(f"{label}: augment.mel_masks needs log-mel features, not the {data.stream} ones: "
                             "set it to 0")
+        self.centres = _centres(data, label) if config.augment.mel_warp else None
         if config.augment.shift and data.image is None:
             raise UserError(f"{label}: augment.shift is for images, not for frames: set it to 0")
         self.affine: list[torch.Tensor] = [  # what max_norm holds for
@@ -181,6 +183,9 @@ class TrainingRun:
     def _augmented(self, batch: Batch) -> torch.Tensor:
         """Its windows (samples, frames, coefficients), as this update is to see them."""
         config, update, windows = self.config.augment, self.state.update, batch.windows
+        if self.centres is not None:
+            windows = warp_frequencies(windows, config.mel_warp, self.centres,
+                                       np.random.default_rng((self.seed, 4, update)), batch.place)
         if self.augment:
             windows = spec_augment(windows, config, np.random.default_rng((self.seed, 2, update)), batch.place)
         if config.shift and self.data.image:
@@ -246,6 +251,14 @@ class TrainingRun:
         for (name, _), weights in zip(self.network.named_parameters(), self.optimizer.master_weights(), strict=True):
             tensors[name] = weights
         write_tensors(self.work / "best.safetensors", tensors, entry)
+
+
+def _centres(data: TrainingData, label: str) -> np.ndarray:
+    """The middle frequencies of the coefficients' bands in Hz. Raises UserError where they are no log-mel bands."""
+    fbank = FbankConfig(**data.fbank) if data.stream == "raw" and data.fbank else None
+    if fbank is None or fbank.num_mel_bins != data.num_coefficients:
+        raise UserError(f"{label}: augment.mel_warp needs log-mel features, not the {data.stream} ones: set it to 0")
+    return mel_centres(fbank)
 
 
 def _looked_at(update: int) -> bool:

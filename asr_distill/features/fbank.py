@@ -89,14 +89,25 @@ def mel_filters(config: FbankConfig) -> np.ndarray:
 
     As in Kaldi the bin at the Nyquist frequency has no weight.
     """
-    def mel(frequency: np.ndarray | float) -> np.ndarray:
-        return 1127.0 * np.log1p(np.asarray(frequency) / 700.0)
-
-    bins = mel(np.arange(config.fft_size // 2) * (config.sample_rate / config.fft_size))[:, None]
-    edges = np.linspace(mel(config.low_freq), mel(config.top_freq), config.num_mel_bins + 2)
+    bins = _mel(np.arange(config.fft_size // 2) * (config.sample_rate / config.fft_size))[:, None]
+    edges = _edges(config)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     weights = np.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clip(min=0)
     return np.concatenate([weights, np.zeros((1, config.num_mel_bins))])
+
+
+def mel_centres(config: FbankConfig) -> np.ndarray:
+    """The filters' middle frequencies in Hz: float64 (num_mel_bins,)."""
+    return 700.0 * np.expm1(_edges(config)[1:-1] / 1127.0)
+
+
+def _edges(config: FbankConfig) -> np.ndarray:
+    """Where filters begin, peak and end, on the mel scale (num_mel_bins + 2,)."""
+    return np.linspace(_mel(config.low_freq), _mel(config.top_freq), config.num_mel_bins + 2)
+
+
+def _mel(frequency: np.ndarray | float) -> np.ndarray:
+    return 1127.0 * np.log1p(np.asarray(frequency) / 700.0)
 
 
 class Fbank:

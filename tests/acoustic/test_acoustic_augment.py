@@ -11,7 +11,7 @@ import torch
 from acoustic_kinds import KINDS
 from acoustic_stand_ins import synthetic
 
-from asr_distill.acoustic.augment import spec_augment
+from asr_distill.acoustic.augment import spec_augment, warp_frequencies
 from asr_distill.acoustic.average import AVERAGE_UPDATES, WeightAverage
 from asr_distill.acoustic.config import AugmentConfig, DataConfig, TrainerConfig
 from asr_distill.acoustic.data import TrainingData
@@ -24,6 +24,7 @@ from asr_distill.acoustic.targets import HardTargets
 from asr_distill.acoustic.trainer import train
 from asr_distill.errors import UserError
 from asr_distill.features.cmvn import Cmvn
+from asr_distill.features.fbank import FbankConfig, mel_centres, mel_filters
 from asr_distill.features.store import AdaptedFrames, FrameStore
 
 CPU = torch.device("cpu")
@@ -53,9 +54,52 @@ def test_masks_depend_on_the_generator_and_differ_by_sample() -> None:
     assert torch.equal(first[first != 0], windows[first != 0])
 
 
+def test_a_warped_spectrum_is_that_of_the_warped_filters() -> None:
+    """A smooth spectrum S(f) through the filters, heard at S(f / factor): other bands than the first and last agree."""
+    config = FbankConfig()
+    centres = mel_centres(config)
+    assert np.all(np.diff(centres) > 0) and config.low_freq < centres[0] and centres[-1] < config.top_freq
+    bins = np.arange(config.fft_size // 2 + 1) * config.sample_rate / config.fft_size
+    filters = mel_filters(config) / mel_filters(config).sum(0)
+
+    def heard(factor: float) -> np.ndarray:
+        return (2 * np.cos(bins / factor / 900) + np.cos(bins / factor / 400)) @ filters
+
+    class Factor(np.random.Generator):
+        def uniform(self, low: float, high: float, size: int) -> np.ndarray:  # type: ignore[override]
+            assert (low, high) == (-0.2, 0.2)
+            return np.array([0.1, -0.15, 0.0])[:size]
+
+    windows = torch.from_numpy(np.tile(heard(1.0), (3, 5, 1)))
+    warped = warp_frequencies(windows, 0.2, centres, Factor(np.random.PCG64(0)))
+    assert warped.shape == (3, 5, 40) and torch.equal(warped[2], windows[2])
+    for sample, factor in ((0, 1.1), (1, 0.85)):
+        inside = (centres / factor > centres[0]) & (centres / factor < centres[-1])
+        change = np.abs(heard(factor) - heard(1.0))[inside].max()
+        error = np.abs(warped[sample, 3].numpy() - heard(factor))[inside].max()
+        assert error < 0.12 * change and change > 1
+        torch.testing.assert_close(warped[sample], warped[sample, :1].expand(5, -1))  # every frame alike
+
+
+def test_frequencies_are_warped_in_training(tmp_path: Path) -> None:
+    data, _, _ = data_of()
+    config = replace(CONFIG, augment=AugmentConfig(mel_warp=0.1))
+    with pytest.raises(UserError, match="mel_warp needs log-mel"):  # the store does not say what its bands are
+        train(build_network(KINDS["tdnn"], 6, 8), data, HardTargets(data.pdf_ids), config, seed=0, work=tmp_path,
+              device=CPU)
+    bands = replace(data, fbank=vars(FbankConfig(num_mel_bins=6)))
+    curves = [[entry["train_loss"] for entry in train(
+        build_network(KINDS["tdnn"], 6, 8), bands, HardTargets(data.pdf_ids), replace(CONFIG, augment=augment), seed=0,
+        work=tmp_path / str(index), device=CPU).history]
+        for index, augment in enumerate((config.augment, config.augment, AugmentConfig()))]
+    assert curves[0] == curves[1] != curves[2]
+
+
 def test_wrong_settings() -> None:
     with pytest.raises(ValueError, match="time_masks"):
         AugmentConfig(time_masks=-1)
+    with pytest.raises(ValueError, match="mel_warp"):
+        AugmentConfig(mel_warp=0.6)
 
 
 def test_average_is_that_of_the_weights() -> None:

@@ -14,7 +14,7 @@ from acoustic_kinds import KINDS
 from acoustic_stand_ins import synthetic
 from torch import nn
 
-from asr_distill.acoustic.augment import shift_images, spec_augment
+from asr_distill.acoustic.augment import shift_images, spec_augment, warp_frequencies
 from asr_distill.acoustic.config import AugmentConfig, DataConfig, NetworkConfig, TrainerConfig
 from asr_distill.acoustic.data import TrainingData
 from asr_distill.acoustic.dropout import Dropout, SequenceDropout
@@ -109,7 +109,9 @@ def test_masks_of_parts_are_those_of_the_batch(layer: Dropout) -> None:
 def test_augmentation_of_parts_is_that_of_the_batch() -> None:
     config = AugmentConfig(time_masks=2, time_width=4, mel_masks=1, mel_width=3)
     windows, images = torch.randn(9, 20, 8), torch.randn(9, 6, 5)
+    centres = np.arange(100.0, 900.0, 100.0)
     for draw, batch in ((lambda x, place: spec_augment(x, config, np.random.default_rng(1), place), windows),
+                        (lambda x, place: warp_frequencies(x, 0.2, centres, np.random.default_rng(1), place), windows),
                         (lambda x, place: shift_images(x, 2, np.random.default_rng(1), place), images)):
         whole = draw(batch, None)
         parts = [draw(batch[begin:end], Place(begin, 9, 0, 0)) for begin, end in ((0, 4), (4, 9))]
