@@ -44,7 +44,7 @@ SYSTEMS = {  # name -> target, settings
     "sherpa-onnx float32": ("sherpa-onnx", ()),
     "sherpa-onnx int8": ("sherpa-onnx", ("precision=int8",)),
     "Vosk float32": ("vosk", ()),
-    "Vosk lattice beam 6": ("vosk", ("lattice_beam=6",)),  # kaldi's own default; the exporter's is narrower
+    "Vosk lattice beam 6": ("vosk", ("lattice_beam=6",)),  # the exporter's own is narrower
     "Vosk int16": ("vosk", ("precision=int16",)),
 }
 

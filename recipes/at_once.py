@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -24,41 +24,41 @@ class Training(Protocol):
     def name(self) -> str: ...
 
 
-TrainingT = TypeVar("TrainingT", bound=Training, contravariant=True)
+TrainingT = TypeVar("TrainingT", bound=Training)
 
 
-class Trainings(Protocol[TrainingT]):
+class Trainings(Protocol):
     """What the trainings of one list need, built once in each worker."""
 
     out: Path
 
-    def train(self, training: TrainingT) -> dict[str, Any]:
+    def train(self, training: Any) -> dict[str, Any]:
         """The figures of a network in `out`/name; one that is there already is not trained again."""
 
 
-def one_by_one(executor: Executor | None, count: int) -> bool:
-    """Whether so many trainings are this process's own work."""
-    # where several processes train one network (parallel.crew) they are needed for every one of them
-    return executor is None or isinstance(executor, Threads) or min(executor.workers, count) < 2 or current().size > 1
+def train_all(executor: Executor | None, trainings: Context, jobs: Sequence[TrainingT], out: Path, noun: str,
+              amount: Callable[[TrainingT], float]) -> dict[str, dict[str, Any]]:
+    """The figures of all by name, in the order of `jobs`. `trainings`: builds a `Trainings` of the folder `out`.
 
-
-def train_at_once(executor: Executor, trainings: Context, jobs: Sequence[Training], out: Path,
-                  noun: str) -> dict[str, dict[str, Any]]:
-    """The figures of all by name, begun in the order of `jobs`. `trainings`: builds a `Trainings` of the folder `out`.
-
-    Each worker has its share of this process's threads. A lost worker's training goes on from its checkpoint.
+    One after the other in this process, or where the executor has several workers as its jobs, those of the greatest
+    `amount` first: each worker has its share of this process's threads, and a lost worker's training goes on from its
+    checkpoint.
     """
+    # where several processes train one network (parallel.crew) they are needed for every one of them
+    if executor is None or isinstance(executor, Threads) or min(executor.workers, len(jobs)) < 2 or current().size > 1:
+        built = trainings.build(*trainings.arguments)
+        return {job.name: built.train(job) for job in jobs}
     threads = max(1, torch.get_num_threads() // min(executor.workers, len(jobs)))
     figures = {}
     with Progress(noun, len(jobs), noun) as progress, followed([out / job.name / LOG for job in jobs]):
-        for job, found in executor.run(_train_logged, jobs, context=trainings, threads=threads,
-                                       name=lambda job: job.name):
+        for job, found in executor.run(_train_logged, sorted(jobs, key=lambda job: -amount(job)), context=trainings,
+                                       threads=threads, name=lambda job: job.name):
             figures[job.name] = found
             progress.update(1, f"{job.name} is trained")
-    return figures
+    return {job.name: figures[job.name] for job in jobs}
 
 
-def _train_logged(trainings: Trainings[Training], job: Training) -> dict[str, Any]:
+def _train_logged(trainings: Trainings, job: Training) -> dict[str, Any]:
     folder = trainings.out / job.name
     folder.mkdir(parents=True, exist_ok=True)
     with to_file(folder / LOG):

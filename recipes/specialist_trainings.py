@@ -15,24 +15,19 @@ from asr_distill.executor import Context
 from asr_distill.features.store import FrameStore
 from asr_distill.hmm.align import Alignment
 from asr_distill.recipe import StageRun
-from recipes.at_once import one_by_one, train_at_once
+from recipes.at_once import train_all
 from recipes.common import data_for, network_store
 from recipes.settings import SpecialistSettings
 
 
-def train_all(run: StageRun, generalist: Path, alignment: Path, trainer: TrainerConfig) -> dict[str, dict[str, Any]]:
+def train_specialists(run: StageRun, generalist: Path, alignment: Path,
+                      trainer: TrainerConfig) -> dict[str, dict[str, Any]]:
     """One specialist for each set of the stage `clusters`; figures by name: specialist1 and so on."""
     clusters = run.input("clusters") / CLUSTERS
     arguments = (generalist, clusters, network_store(run), alignment, run.settings.data, trainer,
                  run.settings.specialists, run.out, run.device)
-    jobs = ClusterResult.load(clusters).numbered
-    if run.executor is None or one_by_one(run.executor, len(jobs)):
-        trainings = _trainings(*arguments)
-        return {job.name: trainings.train(job) for job in jobs}
-    # the largest sets have most frames to train on
-    largest_first = sorted(jobs, key=lambda job: -len(job.senones))
-    found = train_at_once(run.executor, Context(_trainings, arguments), largest_first, run.out, "specialists")
-    return {job.name: found[job.name] for job in jobs}
+    return train_all(run.executor, Context(_trainings, arguments), ClusterResult.load(clusters).numbered, run.out,
+                     "specialists", lambda job: len(job.senones))  # large sets have most frames to train on
 
 
 def _trainings(generalist: Path, clusters: Path, store: FrameStore, alignment: Path, data: DataConfig,

@@ -52,7 +52,7 @@ from recipes.common import (
     training_data,
     training_split,
 )
-from recipes.specialist_trainings import train_all
+from recipes.specialist_trainings import train_specialists
 
 MODELS = ["teachers", "specialists", "control"]  # what the systems are made of
 SYSTEMS = ("generalist", "control", "control_mean", "combined")  # each is measured against the first
@@ -95,7 +95,7 @@ def clusters(run: StageRun) -> dict:
 @optional("enabled")
 def specialists(run: StageRun) -> dict:
     """One network for each set, from the generalist's weights: the set's senones and a dustbin."""
-    return train_all(run, run.input("teachers") / generalist_name(run), alignment_of(run), trainer_of(run))
+    return train_specialists(run, run.input("teachers") / generalist_name(run), alignment_of(run), trainer_of(run))
 
 
 @stage(reads=["features", "align", "teachers", "specialists"],

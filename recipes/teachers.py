@@ -27,7 +27,7 @@ from asr_distill.hmm.align import Alignment, align_store
 from asr_distill.hmm.model import HmmModel
 from asr_distill.lang.lang import Lang
 from asr_distill.recipe import StageRun
-from recipes.at_once import one_by_one, train_at_once
+from recipes.at_once import train_all
 from recipes.common import data_for, load_teachers, network_store, normalisation
 from recipes.settings import TeacherGroup
 
@@ -92,12 +92,8 @@ def _train(run: StageRun, store: FrameStore, teachers: list[Teacher]) -> dict[st
     groups = {name: dataclasses.replace(group, trainer=settled(group.trainer, run.device, run.out))
               for name, group in run.settings.teachers.groups.items()}
     arguments = (store, groups, run.settings.data, run.settings.transfer.hidden, run.out, run.device)
-    if run.executor is None or one_by_one(run.executor, len(teachers)):
-        trainings = Trainings(*arguments)
-        return {teacher.name: trainings.train(teacher) for teacher in teachers}
-    longest_first = sorted(teachers, key=lambda teacher: -_amount(groups[teacher.group], store))
-    figures = train_at_once(run.executor, Context(Trainings, arguments), longest_first, run.out, "teachers")
-    return {teacher.name: figures[teacher.name] for teacher in teachers}
+    return train_all(run.executor, Context(Trainings, arguments), teachers, run.out, "teachers",
+                     lambda teacher: _amount(groups[teacher.group], store))
 
 
 def _amount(group: TeacherGroup, store: FrameStore) -> float:

@@ -26,7 +26,7 @@ from asr_distill.study.grid import read_study
 from recipes import specialist_trainings
 from recipes.at_once import LOG
 from recipes.settings import Settings, SpecialistSettings
-from recipes.specialist_trainings import train_all
+from recipes.specialist_trainings import train_specialists
 from recipes.specialists import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,7 +101,7 @@ def test_workers_train_what_this_process_would(tmp_path: Path, monkeypatch: pyte
         out = tmp_path / name
         run: Any = SimpleNamespace(settings=Settings(specialists=SpecialistSettings(dustbin="unit")), out=out,
                                    executor=executor, device=torch.device("cpu"), input=lambda stage: tmp_path / stage)
-        found = train_all(run, tmp_path / "generalist", tmp_path / "aligned", trainer)
+        found = train_specialists(run, tmp_path / "generalist", tmp_path / "aligned", trainer)
         for figures in found.values():  # what depends on the clock
             for key in ("seconds", "frames_per_second", "history"):
                 del figures[key]
